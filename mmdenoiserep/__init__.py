@@ -1,0 +1,23 @@
+"""DenoiseRep for OpenMMLab: train a denoiser for each layer, fuse it, deploy the stock network."""
+
+from .conversion import denoisers, fuse_denoisers, insert_denoisers
+from .denoiser import Denoiser
+from .diffusion import NoiseSchedule
+from .fusion import fuse_checkpoint, to_stock_config
+from .hooks import DenoiseRepHook, ResumableSeedHook
+from .models import DenoiseRepBackbone
+from .version import __version__
+
+__all__ = [
+    'DenoiseRepBackbone',
+    'DenoiseRepHook',
+    'Denoiser',
+    'NoiseSchedule',
+    'ResumableSeedHook',
+    '__version__',
+    'denoisers',
+    'fuse_checkpoint',
+    'fuse_denoisers',
+    'insert_denoisers',
+    'to_stock_config',
+]

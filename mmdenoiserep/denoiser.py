@@ -1,0 +1,131 @@
+"""The denoiser of one embedding layer, as a parametrization of the layer's weight."""
+
+from typing import List, Optional, Union
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .diffusion import NoiseSchedule
+
+LOSSES = ('l1', 'l2', 'l1+l2')
+Layer = Union[nn.Linear, nn.Conv2d]
+
+
+class Denoiser(nn.Module):
+    r"""Linear, bias-free noise predictor :math:`D(x_t) = W_D x_t` of one layer.
+
+    One denoising step maps the layer's input x to :math:`A x` with
+    :math:`A = I - C_1(t) W_D`. As a parametrization (:mod:`torch.nn.utils.parametrize`) the
+    module maps the layer's weight W to :math:`W A`, so the layer always runs fused.
+
+    :math:`W_D` starts at zero: the layer is then the stock layer bit for bit. It is stored in
+    :attr:`weight` with shape (G, C/G, C/G), one block for each of G groups of input channels.
+
+    Args:
+        layer (nn.Linear | nn.Conv2d): The layer whose input is denoised. Not changed.
+        step (int): The layer's fixed diffusion step t, counted from 1.
+        schedule (NoiseSchedule, optional): Defaults to DDPM's.
+        loss (str): Penalty of the noise prediction: 'l1', 'l2' or 'l1+l2'. Defaults to 'l1'.
+
+    Raises:
+        ValueError: If the step is not in the schedule or the loss is unknown.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        step: int,
+        schedule: Optional[NoiseSchedule] = None,
+        loss: str = 'l1',
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ValueError(f'loss must be one of {LOSSES}, got {loss!r}')
+        self.schedule = schedule or NoiseSchedule()
+        self.step = step
+        self.c1 = self.schedule.c1(step)
+        self.loss = loss
+        # A negative index serves batched and unbatched inputs alike.
+        self.channel_dim = -3 if isinstance(layer, nn.Conv2d) else -1
+        groups = getattr(layer, 'groups', 1)
+        width = layer.weight.shape[1]
+        self.weight = nn.Parameter(layer.weight.new_zeros(groups, width, width))
+        # Saved with W_D: at another step the same W_D is another denoiser.
+        self.register_buffer(
+            'diffusion',
+            torch.tensor(
+                [step, self.schedule.num_steps, self.schedule.beta_start, self.schedule.beta_end],
+                dtype=torch.float32,
+                device=layer.weight.device,
+            ),
+        )
+        #: Noise losses of the layer's calls while :func:`record_noise_losses` is open.
+        self.recorded: Optional[List[Tensor]] = None
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Fuse the denoiser into a weight: W to W A.
+
+        Args:
+            weight (Tensor): The layer's weight, (out, in/groups) or (out, in/groups, kH, kW).
+
+        Returns:
+            Tensor: The fused weight, of the same shape and dtype.
+        """
+        groups, width, _ = self.weight.shape
+        # Half precision would lose what small steps do: C_1 W_D is of the order of 1e-3.
+        with torch.autocast(weight.device.type, enabled=False):
+            blocks = weight.reshape(groups, weight.shape[0] // groups, width, -1)
+            change = torch.einsum('gock,gcd->godk', blocks, self.weight)
+            return weight - self.c1 * change.reshape(weight.shape)
+
+    def predict_noise(self, x_t: Tensor) -> Tensor:
+        """W_D x_t at every token or pixel; (..., C) for Linear, (..., C, H, W) for Conv2d."""
+        if self.channel_dim == -1:
+            return F.linear(x_t, self.weight[0])
+        groups, width, _ = self.weight.shape
+        blocks = x_t.reshape(*x_t.shape[:-3], groups, width, -1)
+        return torch.matmul(self.weight, blocks).reshape(x_t.shape)
+
+    def denoise(self, x: Tensor) -> Tensor:
+        """One explicit denoising step A x of the layer's input: what fusion must reproduce."""
+        return x - self.c1 * self.predict_noise(x)
+
+    def noise_loss(self, x: Tensor) -> Tensor:
+        r"""The layer's term of Loss_p: :math:`|\epsilon - D(x_t)|`, averaged over elements.
+
+        Args:
+            x (Tensor): The layer's input. Detached: the loss trains W_D only.
+
+        Returns:
+            Tensor: A scalar in the dtype of W_D.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.detach().to(self.weight.dtype)
+            noise = torch.randn_like(x)
+            error = self.predict_noise(self.schedule.q_sample(x, self.step, noise)) - noise
+            loss = error.new_zeros(())
+            if 'l1' in self.loss:
+                loss = loss + error.abs().mean()
+            if 'l2' in self.loss:
+                loss = loss + error.square().mean()
+            return loss
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # Raised rather than collected: MMEngine would only warn, and W_D would act at a step
+        # that it was not trained for.
+        saved = state_dict.get(f'{prefix}diffusion')
+        if saved is not None and not torch.allclose(
+            saved.to(self.diffusion), self.diffusion, rtol=1e-2
+        ):
+            layer = prefix.split('.parametrizations.')[0]
+            raise RuntimeError(
+                f'the denoiser of {layer!r} was trained with [step, num_steps, beta_start, '
+                f'beta_end] = {saved.tolist()}, but the config gives {self.diffusion.tolist()}; '
+                "use the targets and the schedule of the checkpoint's own config"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        groups, width, _ = self.weight.shape
+        return f'channels={groups * width}, groups={groups}, step={self.step}, loss={self.loss!r}'

@@ -1,0 +1,3 @@
+from .backbone import DenoiseRepBackbone
+
+__all__ = ['DenoiseRepBackbone']

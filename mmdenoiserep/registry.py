@@ -1,0 +1,12 @@
+"""mmdenoiserep's children of MMEngine's registries."""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    'model', parent=MMENGINE_MODELS, scope='mmdenoiserep', locations=['mmdenoiserep.models']
+)
+HOOKS = Registry(
+    'hook', parent=MMENGINE_HOOKS, scope='mmdenoiserep', locations=['mmdenoiserep.hooks']
+)
