@@ -16,6 +16,10 @@ from .targets import select_layers
 FUSED_MARK = 'denoiserep_fused'
 #: What every key of a denoiser contains in a state dict, and no stock key does.
 DENOISER_KEY = '.parametrizations.weight.0.'
+FUSED_ALREADY = (
+    'the checkpoint is fused already and would be denoised twice; load it into the stock config '
+    'that was written beside it, or train from the stock checkpoint'
+)
 
 
 def insert_denoisers(
@@ -110,6 +114,12 @@ def denoisers(model: nn.Module) -> Dict[str, Denoiser]:
     return dict(sorted(found.items(), key=lambda item: -item[1].step))
 
 
+def is_fused(state_dict: dict) -> bool:
+    """Whether a state dict comes from a fused checkpoint."""
+    metadata = getattr(state_dict, '_metadata', None) or {}
+    return any(entry.get(FUSED_MARK) for entry in metadata.values())
+
+
 def denoiser_of(layer: nn.Module) -> Optional[Denoiser]:
     """The denoiser of one layer, or None."""
     if not parametrize.is_parametrized(layer, 'weight'):
@@ -197,9 +207,6 @@ def _record_noise_loss(layer: nn.Module, args: tuple, kwargs: dict) -> None:
 
 def _load_stock_weight(state_dict: dict, prefix: str, local_metadata: dict, *_: object) -> None:
     if local_metadata.get(FUSED_MARK):
-        raise RuntimeError(
-            f'this checkpoint is fused already: {prefix[:-1]!r} would be denoised twice; load it '
-            'into the stock config that was written beside it, or train from the stock checkpoint'
-        )
+        raise RuntimeError(f'layer {prefix[:-1]!r}: {FUSED_ALREADY}')
     if prefix + 'weight' in state_dict:
         state_dict[prefix + 'parametrizations.weight.original'] = state_dict.pop(prefix + 'weight')

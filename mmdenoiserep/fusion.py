@@ -2,6 +2,7 @@
 
 import copy
 import os.path as osp
+import re
 from collections import OrderedDict
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
@@ -13,7 +14,14 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from .checkpoint import atomic_write, load_checkpoint_file
-from .conversion import DENOISER_KEY, FUSED_MARK, denoisers, fuse_denoisers, without_denoisers
+from .conversion import (
+    DENOISER_KEY,
+    FUSED_MARK,
+    denoisers,
+    fuse_denoisers,
+    is_fused,
+    without_denoisers,
+)
 from .probe import default_examples
 from .version import __version__
 
@@ -171,9 +179,11 @@ def _is_ours(kind: Any) -> bool:
 
 
 def _checked_weights(source: Dict[str, Any], path: str) -> Dict[str, Tensor]:
-    weights = OrderedDict(source['state_dict'])
-    metadata = getattr(source['state_dict'], '_metadata', None) or {}
-    if any(entry.get(FUSED_MARK) for entry in metadata.values()):
+    # Distributed training may have put 'module.' in front, which MMEngine ignores too.
+    weights = OrderedDict(
+        (re.sub(r'^module\.', '', key), value) for key, value in source['state_dict'].items()
+    )
+    if is_fused(source['state_dict']):
         raise ValueError(f'{path} is fused already; load it into its stock config')
     if not any(DENOISER_KEY in key for key in weights):
         raise ValueError(

@@ -1,13 +1,15 @@
 """Any registered backbone with denoisers in it."""
 
+import os.path as osp
 import types
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Union
 
 import torch
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
-from ..conversion import insert_denoisers, without_denoisers
+from ..checkpoint import load_checkpoint_file
+from ..conversion import FUSED_ALREADY, insert_denoisers, is_fused, without_denoisers
 from ..diffusion import NoiseSchedule
 from ..registry import MODELS
 
@@ -59,6 +61,7 @@ def DenoiseRepBackbone(
 
 
 def _init_stock_weights(backbone: nn.Module) -> None:
+    _refuse_fused(getattr(backbone, 'init_cfg', None))
     # Initializers write into ``layer.weight``, which is a computed W A while denoisers are in.
     with without_denoisers(backbone):
         type(backbone).init_weights(backbone)
@@ -67,3 +70,16 @@ def _init_stock_weights(backbone: nn.Module) -> None:
     if record is not None:
         for module in backbone.modules():
             module._params_init_info = record
+
+
+def _refuse_fused(init_cfg: Union[dict, Sequence[dict], None]) -> None:
+    # `init_cfg` with a prefix strips the mark that a state dict carries, so look into the file.
+    for config in [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []:
+        path = config.get('checkpoint') or ''
+        if osp.isfile(path):
+            try:
+                state = load_checkpoint_file(path)['state_dict']
+            except ValueError:
+                continue  # not a checkpoint of MMEngine, so not a fused one
+            if is_fused(state):
+                raise RuntimeError(f'init_cfg names {path}: {FUSED_ALREADY}')

@@ -1,0 +1,140 @@
+"""The main job on generated data: train a baseline, train denoisers on it, fuse, compare.
+
+Writes everything to work_dirs/demo/ and prints one table. Run it with ``make demo``.
+"""
+
+import argparse
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional
+
+import torch
+from make_shapes import make_shapes
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from pictures import draw_noise_losses, draw_predictions
+from progress import ProgressHook
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from mmdenoiserep import denoisers, fuse_checkpoint
+
+ROOT = Path(__file__).parent.parent
+BASELINE = 'configs/demo/mask-rcnn_swinv2-demo.py'
+DENOISEREP = 'configs/demo/mask-rcnn_swinv2-demo_denoiserep.py'
+OUT = Path('work_dirs/demo')
+CONSOLE = Console()
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    metrics: Dict[str, float]
+    model: nn.Module
+    difference: Optional[float] = None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    started = time.time()
+    make_shapes(OUT / 'data', seed=args.seed)
+
+    baseline = train('baseline', Config.fromfile(BASELINE), args.seed)
+    rows = [test('baseline', Config.fromfile(BASELINE), baseline)]
+    for mode in ('label-free', 'label-aug'):
+        config = Config.fromfile(DENOISEREP)
+        config.custom_hooks[0].mode = mode
+        config.load_from = str(baseline)
+        checkpoint = train(mode, config, args.seed)
+        fused = checkpoint.with_name('fused.pth')
+        report = fuse_checkpoint(config, str(checkpoint), str(fused))
+        rows.append(test(f'{mode}, before fusion', config, checkpoint))
+        stock = Config.fromfile(report.config)
+        rows.append(test(f'{mode}, fused', stock, fused, report.max_difference))
+        draw_noise_losses(checkpoint.parent, OUT / f'noise_loss_{mode}.png')
+
+    draw_predictions(rows[-1].model, stock, OUT / 'predictions.png')
+    CONSOLE.print(table(rows, latencies([row.model for row in rows])))
+    CONSOLE.print(
+        f'Pictures: {OUT}/predictions.png, {OUT}/noise_loss_label-*.png. '
+        f'{(time.time() - started) / 60:.0f} minutes.'
+    )
+
+
+def train(name: str, config: Config, seed: int) -> Path:
+    """Train and return the last checkpoint."""
+    config.work_dir = str(OUT / name)
+    config.randomness = dict(seed=seed)
+    runner = quiet_runner(config, name)
+    with only_progress():
+        runner.train()
+    return Path(runner.message_hub.get_info('last_ckpt'))
+
+
+def test(name: str, config: Config, checkpoint: Path, difference: Optional[float] = None) -> Row:
+    """Measure box and mask AP on the validation images."""
+    config.work_dir = str(OUT / 'test')
+    config.load_from = str(checkpoint)
+    runner = quiet_runner(config, f'test {name}')
+    with only_progress():
+        metrics = runner.test()
+    return Row(name, metrics, runner.model.eval(), difference)
+
+
+def quiet_runner(config: Config, name: str) -> Runner:
+    """A runner whose progress is a bar; its log goes to the file in its work folder."""
+    config.experiment_name = f'demo {name} {time.time()}'
+    config.log_level = 'WARNING'
+    with only_progress():
+        runner = Runner.from_cfg(config)
+    runner.register_hook(ProgressHook(name, CONSOLE))
+    return runner
+
+
+@contextlib.contextmanager
+def only_progress():
+    """Drop what COCO's evaluation prints; the bars go to the console that was opened before."""
+    with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null):
+        yield
+
+
+@torch.no_grad()
+def latencies(models: List[nn.Module], rounds: int = 30) -> List[float]:
+    """Median milliseconds of a backbone's forward pass on one image, the models in turn."""
+    image = torch.randn(1, 3, 128, 128)
+    times: List[List[float]] = [[] for _ in models]
+    for _ in range(rounds):
+        for model, samples in zip(models, times):  # in turn, so that drift cancels
+            begin = time.perf_counter()
+            model.backbone(image)
+            samples.append(1000 * (time.perf_counter() - begin))
+    return [sorted(samples)[rounds // 2] for samples in times]
+
+
+def table(rows: List[Row], milliseconds: List[float]) -> Table:
+    result = Table(title='Mask R-CNN, small SwinV2, generated shapes')
+    result.add_column('model')
+    for column in ('box AP', 'mask AP', 'parameters', 'backbone latency', 'fused vs. explicit'):
+        result.add_column(column, justify='right')
+    for row, latency in zip(rows, milliseconds):
+        result.add_row(
+            row.name,
+            f'{100 * row.metrics["coco/bbox_mAP"]:.1f}',
+            f'{100 * row.metrics["coco/segm_mAP"]:.1f}',
+            f'{sum(p.numel() for p in row.model.parameters()) / 1e6:.3f} M',
+            f'{latency:.1f} ms',
+            '' if row.difference is None else f'{row.difference:.1e}',
+        )
+    return result
+
+
+if __name__ == '__main__':
+    main()

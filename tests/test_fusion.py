@@ -1,0 +1,215 @@
+"""tools/fuse_ckpt.py: what it writes, and what it refuses without leaving anything behind."""
+
+import pickle
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmdenoiserep import denoisers, fuse_checkpoint, to_stock_config
+from mmdenoiserep import fusion as fusion_module
+from mmdenoiserep.checkpoint import atomic_write, load_checkpoint_file
+from test_hooks import environment
+from toy import denoiserep_backbone, stock_backbone, toy_config
+
+TOOL = Path(__file__).parent.parent / 'tools' / 'fuse_ckpt.py'
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    return toy_config(tmp_path)
+
+
+@pytest.fixture
+def model(config) -> nn.Module:
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    for denoiser in denoisers(model).values():
+        nn.init.normal_(denoiser.weight)
+    return model.eval()
+
+
+@pytest.fixture
+def checkpoint(model, tmp_path) -> str:
+    return save(model.state_dict(), tmp_path / 'epoch_1.pth')
+
+
+def save(state: dict, path: Path) -> str:
+    torch.save(dict(meta=dict(dataset_meta=dict(classes=['a', 'b'])), state_dict=state), path)
+    return str(path)
+
+
+def refused(config, checkpoint: str, out: Path, message: str) -> None:
+    before = sorted(out.parent.iterdir())
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        fuse_checkpoint(config, checkpoint, str(out))
+    assert '\n' not in str(error.value)
+    assert sorted(out.parent.iterdir()) == before
+
+
+def test_writes_the_stock_checkpoint_and_config(config, model, checkpoint, tmp_path):
+    out = tmp_path / 'deploy' / 'fused.pth'
+    report = fuse_checkpoint(config, checkpoint, str(out))
+    assert report.num_denoisers == 2 and report.max_difference < 1e-5
+    written = torch.load(out, weights_only=True)
+    assert written['meta']['dataset_meta'] == dict(classes=['a', 'b'])
+    stock_config = Config.fromfile(report.config)
+    assert stock_config.model.backbone == stock_backbone()
+    stock = MODELS.build(stock_config.model).eval()
+    stock.load_state_dict(written['state_dict'], strict=True)
+    assert list(written['state_dict']) == list(stock.state_dict())
+    x = torch.randn(3, 3, 12, 12)
+    assert torch.equal(stock(x), model(x))
+
+
+def test_fusing_twice_writes_the_same_bytes(config, checkpoint, tmp_path):
+    for name in ('a', 'b'):
+        fuse_checkpoint(config, checkpoint, str(tmp_path / f'{name}.pth'))
+    assert (tmp_path / 'a.pth').read_bytes() == (tmp_path / 'b.pth').read_bytes()
+    assert (tmp_path / 'a.py').read_bytes() == (tmp_path / 'b.py').read_bytes()
+
+
+def test_weights_from_distributed_training_are_taken(config, model, tmp_path):
+    state = OrderedDict((f'module.{key}', value) for key, value in model.state_dict().items())
+    path = save(state, tmp_path / 'ddp.pth')
+    assert fuse_checkpoint(config, path, str(tmp_path / 'fused.pth')).num_denoisers == 2
+
+
+def test_nan_is_refused(config, model, tmp_path):
+    denoisers(model)['backbone.conv1'].weight.data[0, 0, 0] = float('inf')
+    path = save(model.state_dict(), tmp_path / 'nan.pth')
+    refused(config, path, tmp_path / 'fused.pth', 'NaN or infinity in .*conv1')
+
+
+def test_overflow_in_the_fused_weight_is_refused(config, model, tmp_path):
+    denoisers(model)['backbone.conv1'].weight.data.fill_(1e38)
+    model.backbone.conv1.parametrizations.weight.original.data.fill_(1e10)
+    path = save(model.state_dict(), tmp_path / 'big.pth')
+    with pytest.raises(ValueError, match='not finite'):
+        fuse_checkpoint(config, path, str(tmp_path / 'fused.pth'), check=False)
+
+
+def test_a_stock_checkpoint_is_refused(config, tmp_path):
+    stock = MODELS.build(to_stock_config(config).model)
+    path = save(stock.state_dict(), tmp_path / 'stock.pth')
+    refused(config, path, tmp_path / 'fused.pth', 'no denoisers')
+
+
+def test_a_fused_checkpoint_is_refused(config, checkpoint, tmp_path):
+    fuse_checkpoint(config, checkpoint, str(tmp_path / 'fused.pth'))
+    refused(config, str(tmp_path / 'fused.pth'), tmp_path / 'twice.pth', 'fused already')
+
+
+def test_a_fused_checkpoint_is_not_denoised_twice_by_any_way_of_loading(
+    config, checkpoint, tmp_path
+):
+    from mmengine.runner import load_checkpoint
+
+    out = str(tmp_path / 'fused.pth')
+    fuse_checkpoint(config, checkpoint, out)
+    with pytest.raises(RuntimeError, match='stock config'):
+        load_checkpoint(MODELS.build(config.model), out)
+    with pytest.raises(RuntimeError, match='stock config'):
+        MODELS.build(config.model).load_state_dict(torch.load(out)['state_dict'], strict=False)
+    config.model.backbone.module.init_cfg = dict(
+        type='Pretrained', checkpoint=out, prefix='backbone.'
+    )
+    with pytest.raises(RuntimeError, match='stock config'):
+        MODELS.build(config.model).init_weights()
+
+
+def test_configs_that_do_not_match_are_refused(config, checkpoint, tmp_path):
+    out = tmp_path / 'fused.pth'
+    refused(toy_config(tmp_path, stock_backbone()), checkpoint, out, 'DenoiseRepBackbone')
+    wider = toy_config(tmp_path, denoiserep_backbone(width=12))
+    refused(wider, checkpoint, out, 'does not match the config: .*size mismatch')
+    fewer = denoiserep_backbone()
+    fewer['targets'] = ['conv2']
+    refused(toy_config(tmp_path, fewer), checkpoint, out, 'does not match the config')
+    other = denoiserep_backbone()
+    other['schedule'] = dict(num_steps=100)
+    refused(toy_config(tmp_path, other), checkpoint, out, 'was trained with')
+
+
+def test_damaged_and_foreign_files_are_refused(config, tmp_path):
+    out = tmp_path / 'fused.pth'
+    refused(config, str(tmp_path / 'none.pth'), out, 'there is no checkpoint')
+    damaged = tmp_path / 'damaged.pth'
+    damaged.write_bytes(b'not a checkpoint')
+    refused(config, str(damaged), out, 'cannot be loaded as weights only')
+    bare = tmp_path / 'bare.pth'
+    torch.save(torch.zeros(2), bare)
+    refused(config, str(bare), out, "no 'state_dict'")
+
+
+def test_code_in_a_checkpoint_is_not_run(config, tmp_path):
+    marker = tmp_path / 'marker'
+
+    class Attack:
+        def __reduce__(self):
+            return (Path.touch, (marker,))
+
+    evil = tmp_path / 'evil.pth'
+    torch.save(dict(state_dict=dict(a=Attack())), evil)
+    with pytest.raises(ValueError, match='weights only'):
+        load_checkpoint_file(str(evil))
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Attack()))  # and it would have worked
+    assert marker.exists()
+
+
+def test_a_wrong_fusion_is_caught_by_the_check(config, checkpoint, tmp_path, monkeypatch):
+    def wrong(model):
+        fused = fuse(model)
+        fused.backbone.conv2.weight.data *= 1.01
+        return fused
+
+    fuse = fusion_module.fuse_denoisers
+    monkeypatch.setattr(fusion_module, 'fuse_denoisers', wrong)
+    refused(config, checkpoint, tmp_path / 'fused.pth', 'explicitly denoised')
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / 'file.pth'
+    path.write_bytes(b'old')
+    with pytest.raises(KeyboardInterrupt), atomic_write(str(path)) as file:
+        file.write(b'new')
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_output_may_not_replace_the_input(config, checkpoint, tmp_path):
+    refused(config, checkpoint, Path(checkpoint), 'give another name')
+    refused(config, checkpoint, tmp_path / 'fused.pt', r'\*\.pth')
+
+
+def test_to_stock_config_leaves_nothing_of_denoiserep(config):
+    config.custom_hooks.append(dict(type='EMAHook'))
+    config.custom_imports = dict(imports=['mmdenoiserep', 'toy'])
+    stock = to_stock_config(config)
+    assert stock.custom_hooks == [dict(type='EMAHook')]
+    assert stock.custom_imports == dict(imports=['toy'])
+    assert 'enoiserep' not in stock.pretty_text.replace(str(config.work_dir), '').lower()
+
+
+def test_the_tool_prints_one_line(config, checkpoint, tmp_path):
+    path = tmp_path / 'config.py'
+    config.custom_imports = dict(imports=['toy'])
+    config.dump(path)
+    out = tmp_path / 'fused.pth'
+
+    def tool(*args):
+        command = [sys.executable, str(TOOL), str(path), *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment())
+
+    done = tool(checkpoint, out)
+    assert done.returncode == 0 and '2 denoisers fused' in done.stdout
+    done = tool(out, tmp_path / 'twice.pth')
+    assert done.returncode == 1 and done.stderr.startswith('fuse_ckpt: ')
+    assert done.stderr.count('\n') == 1 and 'fused already' in done.stderr

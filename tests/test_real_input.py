@@ -1,0 +1,89 @@
+"""The tools on real images: train, test, fuse, and test with the stock config."""
+
+import pickle
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from test_mask_rcnn import BASELINE, COCO, CONFIG, ROOT, needs_coco
+
+ANNOTATIONS = 'annotations/instances_train2017.json'
+# Small images, few of them and few proposals, for a CPU.
+OPTIONS = [
+    'load_from=None',
+    'train_dataloader.dataset.indices=8',
+    'train_dataloader.dataset.pipeline.2.scale=(224,128)',
+    'train_cfg.max_epochs=1',
+    'train_cfg.val_interval=2',
+    'custom_hooks.0.log_interval=2',
+    'default_hooks.logger.interval=2',
+    'optim_wrapper.optimizer.lr=0.01',
+]
+DATA_OPTIONS = [
+    f'{loader}_dataloader.dataset.{key}={value}'
+    for loader in ('train', 'val', 'test')
+    for key, value in (
+        ('data_root', f'{COCO}/'),
+        ('ann_file', ANNOTATIONS),
+        ('data_prefix.img', 'train2017/'),
+    )
+] + [f'{part}_evaluator.ann_file={COCO / ANNOTATIONS}' for part in ('val', 'test')]
+TEST_OPTIONS = [
+    'test_dataloader.dataset.indices=16',
+    'test_dataloader.dataset.pipeline.1.scale=(224,128)',
+    'model.test_cfg.rpn.nms_pre=200',
+    'model.test_cfg.rpn.max_per_img=50',
+    # Nothing is learned from eight images: take every detection.
+    'model.test_cfg.rcnn.score_thr=0.0',
+    'model.test_cfg.rcnn.max_per_img=20',
+]
+
+
+def tool(name: str, *args) -> str:
+    command = [sys.executable, f'tools/{name}.py', *map(str, args)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+def coco_numbers(output: str) -> list:
+    return re.findall(r'Average (?:Precision|Recall).*= (-?\d\.\d{3})', output)
+
+
+@pytest.mark.slow
+@needs_coco
+def test_train_test_fuse_and_test_with_the_stock_config(tmp_path):
+    no_weights = 'model.backbone.module.init_cfg=None'
+    tool(
+        'train', CONFIG, '--work-dir', tmp_path, '--cfg-options', *OPTIONS, *DATA_OPTIONS, no_weights
+    )
+    (tmp_path / 'fused.pth').unlink()  # the hook's; here the tool makes it
+    (tmp_path / 'fused.py').unlink()
+
+    outputs, predictions = [], []
+    fused = tmp_path / 'deploy' / 'fused.pth'
+    pictures = tmp_path / 'pictures'
+    for config, checkpoint in ((CONFIG, tmp_path / 'epoch_1.pth'), (BASELINE, fused)):
+        if checkpoint == fused:
+            tool('fuse_ckpt', CONFIG, tmp_path / 'epoch_1.pth', fused)
+        out = tmp_path / f'{len(outputs)}.pkl'
+        outputs.append(
+            tool(
+                *('test', config, checkpoint, '--work-dir', tmp_path / 'test', '--out', out),
+                *('--show-dir', pictures, '--cfg-options', *DATA_OPTIONS, *TEST_OPTIONS),
+            )
+        )
+        predictions.append(pickle.loads(out.read_bytes()))
+
+    numbers = [coco_numbers(output) for output in outputs]
+    assert len(numbers[0]) == 24  # COCO's twelve for boxes and twelve for masks
+    assert numbers[0] == numbers[1]
+    assert len(list(pictures.rglob('*.jpg'))) == 16
+    for unfused, stock in zip(*predictions):
+        unfused, stock = unfused['pred_instances'], stock['pred_instances']
+        assert len(unfused['scores']) == 20
+        assert np.allclose(unfused['bboxes'], stock['bboxes'], rtol=0, atol=1e-4)
+        assert np.allclose(unfused['scores'], stock['scores'], rtol=0, atol=1e-4)
