@@ -13,15 +13,14 @@ from typing import Dict, List, NamedTuple, Optional
 import torch
 from make_shapes import make_shapes
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 from pictures import draw_noise_losses, draw_predictions
 from progress import ProgressHook
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from mmdenoiserep import denoisers, fuse_checkpoint
+from mmdenoiserep import fuse_checkpoint
 
 ROOT = Path(__file__).parent.parent
 BASELINE = 'configs/demo/mask-rcnn_swinv2-demo.py'

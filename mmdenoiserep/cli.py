@@ -21,9 +21,7 @@ def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
         help='override settings of the config, as key=value; nested keys as a.b.0.c=value, '
         'lists as key="[a,b]" or key=a,b, tuples as key="[(a,b),(c,d)]"',
     )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
-    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torch.distributed.launch passes it with a hyphen, older releases with an underscore.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
@@ -54,5 +52,15 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
 
 
 def build_runner(config: Config) -> Runner:
-    """The runner of a config, of its ``runner_type`` where it names one."""
+    """The runner of a config, of its ``runner_type`` where it names one.
+
+    Raises:
+        SystemExit: If ``load_from`` names a local file that does not exist.
+    """
+    checkpoint = config.get('load_from')
+    if checkpoint and '://' not in checkpoint and not osp.isfile(checkpoint):
+        raise SystemExit(
+            f'load_from: there is no checkpoint {checkpoint}; give the stock one, with '
+            '--cfg-options load_from=PATH when training'
+        )
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)

@@ -132,7 +132,7 @@ def to_stock_config(config: Config) -> Config:
         names = [names] if isinstance(names, str) else list(names)
         imports['imports'] = [n for n in names if n.split('.')[0] != 'mmdenoiserep']
         if not imports['imports']:
-            del config['custom_imports']
+            config.pop('custom_imports')
     config.load_from = None
     config.resume = False
     return config

@@ -4,11 +4,11 @@ import pytest
 import torch
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
+from toy import ToyBackbone
 
 from mmdenoiserep import NoiseSchedule, denoisers, fuse_denoisers, insert_denoisers
 from mmdenoiserep.conversion import record_noise_losses, without_denoisers
 from mmdenoiserep.targets import is_depthwise
-from toy import ToyBackbone
 
 
 def randomize(model: nn.Module) -> nn.Module:
@@ -176,7 +176,7 @@ def test_own_checkpoints_load_strictly():
 
 def test_a_denoiserep_checkpoint_does_not_load_into_the_stock_model():
     state = insert_denoisers(ToyBackbone()).state_dict()
-    with pytest.raises(RuntimeError, match='conv1.weight'):
+    with pytest.raises(RuntimeError, match=r'conv1\.weight'):
         load_state_dict(ToyBackbone(), state, strict=True)
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from test_hooks import environment
 from torch import nn
+from toy import denoiserep_backbone, stock_backbone, toy_config
 
 from mmdenoiserep import denoisers, fuse_checkpoint, to_stock_config
 from mmdenoiserep import fusion as fusion_module
 from mmdenoiserep.checkpoint import atomic_write, load_checkpoint_file
-from test_hooks import environment
-from toy import denoiserep_backbone, stock_backbone, toy_config
 
 TOOL = Path(__file__).parent.parent / 'tools' / 'fuse_ckpt.py'
 
@@ -195,6 +195,8 @@ def test_to_stock_config_leaves_nothing_of_denoiserep(config):
     stock = to_stock_config(config)
     assert stock.custom_hooks == [dict(type='EMAHook')]
     assert stock.custom_imports == dict(imports=['toy'])
+    config.custom_imports = dict(imports='mmdenoiserep')
+    assert 'custom_imports' not in to_stock_config(config)
     assert 'enoiserep' not in stock.pretty_text.replace(str(config.work_dir), '').lower()
 
 

@@ -1,5 +1,6 @@
 """Training with the hook, in MMEngine's Runner on a toy model."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,11 +13,10 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
-from torch import nn
+from toy import denoiserep_backbone, stock_backbone, toy_config
 
 from mmdenoiserep import DenoiseRepHook, denoisers
 from mmdenoiserep.checkpoint import load_checkpoint_file
-from toy import denoiserep_backbone, stock_backbone, toy_config
 
 OWN = '.parametrizations.weight.0.weight'
 
@@ -193,7 +193,9 @@ def test_alternating_trains_denoisers_and_base_in_turn(tmp_path):
     ]
     # The second and the fourth epoch train the base, the third the denoisers.
     assert same == [(True, False), (False, True), (True, False)]
-    moved = states[1]['backbone.bn.num_batches_tracked'] - states[0]['backbone.bn.num_batches_tracked']
+    moved = (
+        states[1]['backbone.bn.num_batches_tracked'] - states[0]['backbone.bn.num_batches_tracked']
+    )
     assert moved == 4  # in its phase the base's norm layers train as in the stock model
 
 
@@ -210,6 +212,24 @@ def test_gradient_accumulation(tmp_path):
     config.optim_wrapper.accumulative_counts = 2
     begin, end = state_after(config)
     assert not torch.equal(begin[f'backbone.conv1{OWN}'], end[f'backbone.conv1{OWN}'])
+
+
+@pytest.mark.parametrize('mode', ['label-aug', 'label-free'])
+def test_mixed_precision(tmp_path, mode):
+    """MMEngine's AmpOptimWrapper wants a GPU; autocast on the CPU is the same for the denoisers."""
+    runner, seen = step_once(tmp_path, mode=mode)
+    context = runner.optim_wrapper.optim_context
+
+    @contextlib.contextmanager
+    def autocast(model):
+        with context(model), torch.autocast('cpu', dtype=torch.bfloat16):
+            yield
+
+    runner.optim_wrapper.optim_context = autocast
+    runner.train()
+    assert seen['total'].isfinite()
+    assert {g.dtype for g in seen['grads'].values()} == {torch.float32}
+    assert len(seen['grads']) == 2
 
 
 def test_ema_averages_denoisers_and_is_what_gets_fused(tmp_path):
@@ -375,9 +395,10 @@ def test_two_processes_end_with_the_same_weights(tmp_path, hook):
     ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1)]
     denoiser = f'backbone.conv1{OWN}'
     assert ranks[0][denoiser].abs().sum() > 0
-    assert all(
-        torch.equal(ranks[0][key], ranks[1][key]) for key in ranks[0] if 'bn.' not in key
-    ) or hook.get('mode') == 'alternating'
+    assert (
+        all(torch.equal(ranks[0][key], ranks[1][key]) for key in ranks[0] if 'bn.' not in key)
+        or hook.get('mode') == 'alternating'
+    )
     assert torch.equal(ranks[0][denoiser], ranks[1][denoiser])
     assert torch.equal(ranks[0]['head.weight'], ranks[1]['head.weight'])
     assert (tmp_path / 'fused.pth').exists()

@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-
 from test_mask_rcnn import BASELINE, COCO, CONFIG, ROOT, needs_coco
 
 ANNOTATIONS = 'annotations/instances_train2017.json'
@@ -17,7 +16,7 @@ OPTIONS = [
     'train_dataloader.dataset.indices=8',
     'train_dataloader.dataset.pipeline.2.scale=(224,128)',
     'train_cfg.max_epochs=1',
-    'train_cfg.val_interval=2',
+    'train_cfg.val_begin=2',  # later than the end: no validation
     'custom_hooks.0.log_interval=2',
     'default_hooks.logger.interval=2',
     'optim_wrapper.optimizer.lr=0.01',
@@ -58,7 +57,14 @@ def coco_numbers(output: str) -> list:
 def test_train_test_fuse_and_test_with_the_stock_config(tmp_path):
     no_weights = 'model.backbone.module.init_cfg=None'
     tool(
-        'train', CONFIG, '--work-dir', tmp_path, '--cfg-options', *OPTIONS, *DATA_OPTIONS, no_weights
+        'train',
+        CONFIG,
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *OPTIONS,
+        *DATA_OPTIONS,
+        no_weights,
     )
     (tmp_path / 'fused.pth').unlink()  # the hook's; here the tool makes it
     (tmp_path / 'fused.py').unlink()

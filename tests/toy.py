@@ -5,8 +5,9 @@ from typing import Optional
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel, BaseModule
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, METRICS, MODELS
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -51,7 +52,18 @@ class ToyModel(BaseModel):
         logits = self.head(self.neck(self.backbone(inputs)).mean((2, 3)))
         if mode == 'loss':
             return dict(loss_cls=F.cross_entropy(logits, data_samples), acc=torch.tensor(0.5))
-        return logits
+        return list(logits) if mode == 'predict' else logits
+
+
+@METRICS.register_module()
+class ToyMetric(BaseMetric):
+    """The share of positive first logits, which is enough to see a test end."""
+
+    def process(self, data_batch: dict, data_samples: list) -> None:
+        self.results += [bool(logits[0] > 0) for logits in data_samples]
+
+    def compute_metrics(self, results: list) -> dict:
+        return dict(positive=sum(results) / len(results))
 
 
 @DATASETS.register_module()

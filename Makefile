@@ -1,0 +1,68 @@
+# make help says what there is.
+SHELL := bash
+.DEFAULT_GOAL := help
+PYTHON_BASE ?= python3
+PYTHON_BASE_CLASSIC ?= python3
+
+SETUP := scripts/setup_env.py
+SETUP_FILES := $(SETUP) setup.py $(wildcard requirements/*.txt)
+CLASSIC := .venv-classic/bin/python
+
+# With PYTHON=/path/to/python an environment of the user's is used as it is; without, .venv is set up.
+ifdef PYTHON
+PY := $(PYTHON)
+READY_DEMO := check
+READY_TEST := check-tests
+else
+PY := .venv/bin/python
+READY_DEMO := .venv/ready
+READY_TEST := .venv/ready
+endif
+
+# Where mmcv's operators were built for the CPU alone, a model on a GPU could not use them.
+cpu_only = $(if $(filter %_cpu,$(shell cat $(1)/mmcv-build 2>/dev/null)),CUDA_VISIBLE_DEVICES=)
+run = $(if $(PYTHON),,$(call cpu_only,.venv)) $(PY)
+
+.PHONY: help demo test test-slow test-classic lint format clean check check-tests
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@echo '  with PYTHON=/path/to/python: demo and the tests in an environment that you have'
+
+demo: $(READY_DEMO) ## set up .venv and run the demo
+	$(run) demo/run.py
+
+test: $(READY_TEST) ## set up .venv and run all tests
+	$(run) -m pytest tests
+
+test-slow: $(READY_TEST) ## only the tests that train
+	$(run) -m pytest tests -m slow
+
+test-classic: .venv-classic/ready ## the quick tests on OpenMMLab's own last releases, in .venv-classic
+	$(call cpu_only,.venv-classic) $(CLASSIC) -m pytest tests -m "not slow"
+
+lint: $(READY_TEST) ## ruff check and ruff format --check
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(READY_TEST) ## what ruff can fix by itself
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean: ## remove the environments and all caches but mmcv's wheels
+	rm -rf .venv .venv-classic build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/ready: $(SETUP_FILES)
+	$(PYTHON_BASE) $(SETUP) create .venv
+	@touch $@
+
+.venv-classic/ready: $(SETUP_FILES)
+	$(PYTHON_BASE_CLASSIC) $(SETUP) create .venv-classic --line classic
+	@touch $@
+
+check:
+	$(PY) $(SETUP) check
+
+check-tests:
+	$(PY) $(SETUP) check --tests
