@@ -42,7 +42,9 @@ def load_checkpoint_file(path: str) -> Dict[str, Any]:
             # Older releases cannot be told of further types, and refuse MMEngine's.
             checkpoint = torch.load(path, map_location='cpu', pickle_module=_RESTRICTED_PICKLE)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = re.sub(r'\s+', ' ', str(error)).strip()[:200]
+        # PyTorch's advice around it, to load without `weights_only`, is not for our users.
+        found = re.search(r'WeightsUnpickler error: (.*)', str(error))
+        reason = (found.group(1) if found else str(error)).split('\n')[0][:200]
         raise ValueError(f'{path} cannot be loaded as weights only: {reason}') from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict'), dict):
         raise ValueError(f"{path} is no checkpoint of MMEngine: it has no 'state_dict'")
@@ -75,7 +77,7 @@ def _statistic(owner: type, name: str) -> Callable:
 
 
 # What MMEngine's training state (logs, seeds, optimizers) adds to tensors, by pickled name.
-_NUMPY = getattr(np, '_core', None) or np.core
+_NUMPY = np._core if digit_version(np.__version__) >= digit_version('2.0.0') else np.core
 _ALLOWED = {
     ('mmengine.logging.history_buffer', 'HistoryBuffer'): HistoryBuffer,
     ('numpy', 'ndarray'): np.ndarray,
@@ -105,6 +107,10 @@ class _RestrictedUnpickler(pickle.Unpickler):
         return _ALLOWED[key]
 
 
+def _refuse_legacy_format(*_: Any, **__: Any) -> None:
+    raise pickle.UnpicklingError('it is not in the zip format of torch.save')
+
+
 _RESTRICTED_PICKLE = types.SimpleNamespace(
-    __name__='restricted_pickle', Unpickler=_RestrictedUnpickler, load=None
+    __name__='restricted_pickle', Unpickler=_RestrictedUnpickler, load=_refuse_legacy_format
 )

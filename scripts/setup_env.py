@@ -5,9 +5,8 @@
     python3 scripts/setup_env.py create .venv-classic --line classic
     /path/to/python scripts/setup_env.py check --tests
 
-mmcv comes as source and compiles its operators against the torch that is installed. pip's wheel
-cache does not know that, so built wheels are kept in folders of their own: one for each torch,
-Python and mmcv.
+mmcv is compiled against the torch that is installed. pip's wheel cache does not know that, so built
+wheels are kept in folders of their own: one for each torch, Python and mmcv.
 """
 
 import argparse
@@ -39,9 +38,7 @@ BUILD_MMCV = (
 REMEDIES = {
     'torch': TORCH,
     'torchvision': TORCH,
-    'numpy': 'pip install numpy',
-    'matplotlib': 'pip install matplotlib',
-    'rich': 'pip install rich',
+    **{name: f'pip install {name}' for name in ('numpy', 'matplotlib', 'rich')},
     'mmengine': 'pip install onedl-mmengine',
     'mmcv.ops': BUILD_MMCV,
     'mmdet.apis': 'pip install onedl-mmdetection',
@@ -155,8 +152,7 @@ def build_wheel(requirement, folder, torch_version, ops):
         stop(f'mmcv compiles C++, and there is no {compiler} (Debian: apt-get install g++)')
     if not Path(sysconfig.get_path('include'), 'Python.h').exists():
         stop("mmcv compiles against Python's headers (Debian: apt-get install python3-dev)")
-    affinity = getattr(os, 'sched_getaffinity', None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     env = {
         # Debug symbols double the time and are nine tenths of the result.
         'CFLAGS': f'{os.environ.get("CFLAGS", "")} -g0'.strip(),
