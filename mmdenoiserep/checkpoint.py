@@ -43,8 +43,8 @@ def load_checkpoint_file(path: str) -> Dict[str, Any]:
             checkpoint = torch.load(path, map_location='cpu', pickle_module=_RESTRICTED_PICKLE)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         # PyTorch's advice around it, to load without `weights_only`, is not for our users.
-        found = re.search(r'WeightsUnpickler error: (.*)', str(error))
-        reason = (found.group(1) if found else str(error)).split('\n')[0][:200]
+        found = re.search(r'.*(?:GLOBAL|global|operand).*', str(error))
+        reason = (found.group() if found else str(error)).strip().split('\n')[0][:200]
         raise ValueError(f'{path} cannot be loaded as weights only: {reason}') from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict'), dict):
         raise ValueError(f"{path} is no checkpoint of MMEngine: it has no 'state_dict'")
