@@ -6,7 +6,9 @@ Writes everything to work_dirs/demo/ and prints one table. Run it with ``make de
 import argparse
 import contextlib
 import os
+import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
 
@@ -26,7 +28,8 @@ ROOT = Path(__file__).parent.parent
 BASELINE = 'configs/demo/mask-rcnn_swinv2-demo.py'
 DENOISEREP = 'configs/demo/mask-rcnn_swinv2-demo_denoiserep.py'
 OUT = Path('work_dirs/demo')
-CONSOLE = Console()
+CONSOLE = Console(file=sys.stdout)
+NULL = open(os.devnull, 'w')  # noqa: SIM115 - stays open, since MMEngine's logger keeps it
 
 
 class Row(NamedTuple):
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     os.chdir(ROOT)
+    warnings.simplefilter('ignore')  # of other packages, between the bars
     started = time.time()
     make_shapes(OUT / 'data', seed=args.seed)
 
@@ -101,7 +105,7 @@ def quiet_runner(config: Config, name: str) -> Runner:
 @contextlib.contextmanager
 def only_progress():
     """Drop what COCO's evaluation prints; the bars go to the console that was opened before."""
-    with open(os.devnull, 'w') as null, contextlib.redirect_stdout(null):
+    with contextlib.redirect_stdout(NULL):
         yield
 
 

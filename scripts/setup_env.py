@@ -215,7 +215,8 @@ def check(remedies):
         '    try:\n'
         '        importlib.import_module(name)\n'
         '    except Exception as error:\n'
-        '        print("MISSING", name, " ".join(repr(error).split())[:300])\n'
+        '        cause = getattr(error, "name", None) or name\n'
+        '        print("MISSING", cause.split(".")[0], name, " ".join(repr(error).split())[:300])\n'
     )
     # Away from the repository: what lies in its root must not stand in for what is installed.
     with tempfile.TemporaryDirectory() as folder:
@@ -223,12 +224,16 @@ def check(remedies):
         out = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if out.returncode:
         stop(f'importing {", ".join(remedies)} crashed {sys.executable}:\n{out.stderr[-2000:]}')
-    lines = []
+    lines, causes = [], set()
+    by_cause = {name.split('.')[0]: remedy for name, remedy in remedies.items()}
     for line in out.stdout.splitlines():
         if line.startswith('MISSING '):
-            _, name, error = line.split(' ', 2)
-            lines += [f'  {name}: {error}', f'      remedy: {remedies[name]}']
-            lines += [f'      {hint}' for text, hint in HINTS.items() if text in error]
+            _, cause, name, error = line.split(' ', 3)
+            if cause not in causes:  # what others fail with, too, is said once
+                remedy = by_cause.get(cause, f'pip install {cause}')
+                lines += [f'  {name}: {error}', f'      remedy: {remedy}']
+                lines += [f'      {hint}' for text, hint in HINTS.items() if text in error]
+            causes.add(cause)
     if lines:
         lines.insert(0, f'{sys.executable} cannot import what mmdenoiserep runs on:')
         lines.append('requirements/ names the versions that are tested.')

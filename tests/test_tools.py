@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from mmdenoiserep.cli import load_config
 from test_hooks import environment
 from toy import toy_config
+
+from mmdenoiserep.cli import load_config
 
 TOOLS = Path(__file__).parent.parent / 'tools'
 

@@ -83,6 +83,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(128, 128), keep_ratio=True),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=True),
             dict(
                 type='PackDetInputs',
