@@ -2,9 +2,10 @@ import copy
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
-from toy import ToyBackbone
+from toy import ToyBackbone, denoiserep_backbone
 
 from mmdenoiserep import NoiseSchedule, denoisers, fuse_denoisers, insert_denoisers
 from mmdenoiserep.conversion import record_noise_losses, without_denoisers
@@ -215,3 +216,8 @@ def test_noise_losses_have_a_graph_to_the_denoisers_only():
     with torch.no_grad():
         model(torch.randn(2, 3, 12, 12))  # outside the context nothing is recorded
     assert all(d.recorded is None for d in found.values())
+
+
+def test_pretrained_of_a_segmentor_reaches_the_stock_backbone():
+    model = MODELS.build(dict(type='ToyModel', backbone=denoiserep_backbone(), pretrained='x.pth'))
+    assert model.backbone.pretrained == 'x.pth' and len(denoisers(model)) == 2

@@ -169,11 +169,13 @@ def test_training_begins_at_the_baseline(tmp_path):
     assert torch.equal(runner.model(x), stock(x))
 
 
-def test_backbones_are_initialized_in_the_stock_way(tmp_path):
+@pytest.mark.parametrize('whole_model', [False, True])
+def test_weights_are_initialized_in_the_stock_way(tmp_path, whole_model):
     """Initializers write into `layer.weight`, which is computed while denoisers are in."""
     init = dict(type='Constant', layer='Conv2d', val=0.125)
-    backbone = denoiserep_backbone(init_cfg=init)
-    begin, _ = state_after(toy_config(tmp_path, backbone, epochs=1))
+    config = toy_config(tmp_path, epochs=1)
+    (config.model if whole_model else config.model.backbone.module).init_cfg = init
+    begin, _ = state_after(config)
     original = begin['backbone.conv1.parametrizations.weight.original']
     assert torch.equal(original, torch.full_like(original, 0.125))
 

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 class ToyBackbone(BaseModule):
     """Convolutions with batch norm and dropout, the later layer made first."""
 
-    def __init__(self, width: int = 8, frozen: bool = False, init_cfg: Optional[dict] = None):
+    def __init__(self, width: int = 8, frozen: bool = False, pretrained=None, init_cfg=None):
         super().__init__(init_cfg)
+        self.pretrained = pretrained
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=2)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.stem = nn.Conv2d(3, width, 3, stride=2)
@@ -42,8 +43,10 @@ class ToyBackbone(BaseModule):
 class ToyModel(BaseModel):
     """Classifies the toy images."""
 
-    def __init__(self, backbone: dict):
-        super().__init__()
+    def __init__(self, backbone: dict, pretrained=None, init_cfg: Optional[dict] = None):
+        super().__init__(init_cfg=init_cfg)
+        if pretrained is not None:  # as MMSegmentation's EncoderDecoder does
+            backbone['pretrained'] = pretrained
         self.backbone = MODELS.build(backbone)
         self.neck = nn.BatchNorm2d(8)
         self.head = nn.Linear(8, 2)

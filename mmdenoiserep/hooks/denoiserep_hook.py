@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..conversion import denoisers, record_noise_losses
+from ..initialization import initialize_as_stock
 from ..registry import HOOKS
 
 MODES = ('label-aug', 'label-free', 'alternating')
@@ -86,6 +87,8 @@ class DenoiseRepHook(Hook):
             raise ValueError(
                 f'mode={self.mode!r} runs `model.backbone`, but {type(model).__name__} has none'
             )
+        # The backbone sees to its own; this is for an `init_cfg` of the whole model.
+        initialize_as_stock(model)
         own = {id(p) for p in self._parameters()}
         self._base = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
         # Before checkpoints are loaded and the loop starts, so that a wrapper for distributed

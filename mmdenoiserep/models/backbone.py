@@ -1,16 +1,14 @@
 """Any registered backbone with denoisers in it."""
 
-import os.path as osp
-import types
-from typing import Optional, Sequence, Union
+from typing import Optional, Sequence
 
 import torch
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
-from ..checkpoint import load_checkpoint_file
-from ..conversion import FUSED_ALREADY, insert_denoisers, is_fused, without_denoisers
+from ..conversion import insert_denoisers
 from ..diffusion import NoiseSchedule
+from ..initialization import initialize_as_stock
 from ..registry import MODELS
 
 
@@ -22,6 +20,7 @@ def DenoiseRepBackbone(
     loss: str = 'l1',
     depthwise: bool = False,
     example_shape: Optional[Sequence[int]] = None,
+    pretrained: Optional[str] = None,
 ) -> nn.Module:
     """Build a backbone from its config and insert denoisers into it.
 
@@ -37,6 +36,8 @@ def DenoiseRepBackbone(
         schedule (dict, optional): Arguments of :class:`mmdenoiserep.NoiseSchedule`.
         example_shape (Sequence[int], optional): Shape of an input that the backbone accepts,
             as (N, C, H, W). By default several are tried.
+        pretrained (str, optional): Handed to the backbone: MMSegmentation's models put their own
+            ``pretrained`` into the backbone's config.
 
     Returns:
         nn.Module: The stock backbone with denoisers.
@@ -46,6 +47,8 @@ def DenoiseRepBackbone(
         ...     type='mmdenoiserep.DenoiseRepBackbone',
         ...     module=dict(type='mmdet.ResNet', depth=50))
     """
+    if pretrained is not None:
+        module = dict(module, pretrained=pretrained)
     backbone = insert_denoisers(
         ROOT_MODELS.build(module),
         targets,
@@ -54,32 +57,5 @@ def DenoiseRepBackbone(
         depthwise=depthwise,
         example=None if example_shape is None else torch.zeros(*example_shape),
     )
-    if hasattr(backbone, 'init_weights'):
-        # A bound method, so that a deepcopy of the backbone initializes itself.
-        backbone.init_weights = types.MethodType(_init_stock_weights, backbone)
+    initialize_as_stock(backbone)
     return backbone
-
-
-def _init_stock_weights(backbone: nn.Module) -> None:
-    _refuse_fused(getattr(backbone, 'init_cfg', None))
-    # Initializers write into ``layer.weight``, which is a computed W A while denoisers are in.
-    with without_denoisers(backbone):
-        type(backbone).init_weights(backbone)
-    # BaseModule's record of what was initialized, which it expects in every module.
-    record = getattr(backbone, '_params_init_info', None)
-    if record is not None:
-        for module in backbone.modules():
-            module._params_init_info = record
-
-
-def _refuse_fused(init_cfg: Union[dict, Sequence[dict], None]) -> None:
-    # `init_cfg` with a prefix strips the mark that a state dict carries, so look into the file.
-    for config in [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []:
-        path = config.get('checkpoint') or ''
-        if osp.isfile(path):
-            try:
-                state = load_checkpoint_file(path)['state_dict']
-            except ValueError:
-                continue  # not a checkpoint of MMEngine, so not a fused one
-            if is_fused(state):
-                raise RuntimeError(f'init_cfg names {path}: {FUSED_ALREADY}')
