@@ -46,6 +46,7 @@ def make_shapes(
             rng = np.random.default_rng((seed, stream))
             _write_split(temporary, split, count, size, rng)
         (temporary / 'settings.json').write_text(json.dumps(settings))
+        temporary.chmod(0o755)  # mkdtemp's folders are for their owner only
         shutil.rmtree(out, ignore_errors=True)
         os.replace(temporary, out)
     except BaseException:
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument('--num-train', type=int, default=400)
     parser.add_argument('--num-val', type=int, default=100)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--size', type=int, default=128, help='width and height in pixels')
     make_shapes(**vars(parser.parse_args()))
 
 

@@ -51,7 +51,9 @@ def draw_predictions(model: nn.Module, config: Config, out: Path, num_images: in
         out (Path): The picture to write.
         num_images (int): Defaults to 4.
     """
-    loader = Runner.build_dataloader(dict(config.val_dataloader, num_workers=0))
+    loader = Runner.build_dataloader(
+        dict(config.val_dataloader, num_workers=0, persistent_workers=False)
+    )
     visualizer = Visualizer.get_current_instance()
     visualizer.dataset_meta = loader.dataset.metainfo
     rows = []

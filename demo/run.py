@@ -47,6 +47,8 @@ def main() -> None:
     args = parser.parse_args()
     os.chdir(ROOT)
     warnings.simplefilter('ignore')  # of other packages, between the bars
+    # A model this small gains nothing from a second thread, and waits for it on a busy machine.
+    torch.set_num_threads(1)
     started = time.time()
     make_shapes(OUT / 'data', seed=args.seed)
 
@@ -95,6 +97,7 @@ def test(name: str, config: Config, checkpoint: Path, difference: Optional[float
 def quiet_runner(config: Config, name: str) -> Runner:
     """A runner whose progress is a bar; its log goes to the file in its work folder."""
     config.experiment_name = f'demo {name} {time.time()}'
+    config.visualizer.name = config.experiment_name  # one name, one log: it would be shared
     config.log_level = 'WARNING'
     with only_progress():
         runner = Runner.from_cfg(config)
