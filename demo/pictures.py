@@ -56,12 +56,13 @@ def draw_predictions(model: nn.Module, config: Config, out: Path, num_images: in
     )
     visualizer = Visualizer.get_current_instance()
     visualizer.dataset_meta = loader.dataset.metainfo
+    visualizer.alpha = 0.3  # masks that let the textures through
     rows = []
     for index in range(num_images):
         batch = loader.collate_fn([loader.dataset[index]])
         with torch.no_grad():
             sample = model.test_step(batch)[0].cpu()
         image = mmcv.imread(sample.img_path, channel_order='rgb')
-        visualizer.add_datasample('', image, data_sample=sample, pred_score_thr=0.5)
+        visualizer.add_datasample('', image, data_sample=sample, pred_score_thr=0.3)
         rows.append(mmcv.imrescale(visualizer.get_image(), 2.0))
     mmcv.imwrite(np.concatenate(rows)[..., ::-1], str(out))

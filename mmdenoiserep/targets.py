@@ -1,9 +1,9 @@
 """Which layers of a network are denoised."""
 
 import re
-from typing import List, Optional, Sequence
+from collections import Counter
+from typing import List, Optional, Sequence, Set
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -26,8 +26,8 @@ def select_layers(
     See :func:`mmdenoiserep.insert_denoisers` for the arguments.
 
     Raises:
-        ValueError: If a target matches no layer that can be denoised.
-        ValueError: If a layer named by a target is never called.
+        ValueError: If a target matches no layer that can be denoised, one that is never called,
+            or one that shares its weight.
     """
     layers = {name: m for name, m in model.named_modules() if _applies_its_weight(m)}
     if not depthwise:
@@ -38,6 +38,15 @@ def select_layers(
         names = [name for name in layers if re.fullmatch(FEED_FORWARD, name)] or list(layers)
     else:
         names = _match(targets, list(layers))
+
+    tied = _shared_weights(model)
+    shared = [name for name in names if layers[name].weight in tied]
+    if shared and targets is not None:
+        raise ValueError(
+            f'{_listed(shared)} shares its weight with another layer, which would be fused along '
+            'with it; change `targets` so that they do not match it'
+        )
+    names = [name for name in names if name not in shared]
 
     calls = probe_calls(model, list(layers), example)
     silent = [name for name in names if name not in calls]
@@ -75,15 +84,22 @@ def is_depthwise(layer: nn.Module) -> bool:
 def _applies_its_weight(module: nn.Module) -> bool:
     # A subclass with a forward of its own may not be linear in its weight (a weight-standardized
     # convolution is not): W A would then not be the layer behind A. mmcv's wrappers are fine.
-    if not isinstance(module, (nn.Linear, nn.Conv2d)) or isinstance(
-        module.weight, nn.parameter.UninitializedParameter
-    ):
+    if not isinstance(module, (nn.Linear, nn.Conv2d)):
+        return False
+    # Missing where another parametrization or a weight norm computes it; not known yet where lazy.
+    weight = module._parameters.get('weight')
+    if weight is None or isinstance(weight, nn.parameter.UninitializedParameter):
         return False
     forward = type(module).forward
     return (
         forward in (nn.Linear.forward, nn.Conv2d.forward)
         or forward.__module__ == 'mmcv.cnn.bricks.wrappers'
-    ) and not torch.nn.utils.parametrize.is_parametrized(module)
+    )
+
+
+def _shared_weights(model: nn.Module) -> Set[Tensor]:
+    counts = Counter(p for m in model.modules() for p in m._parameters.values() if p is not None)
+    return {parameter for parameter, count in counts.items() if count > 1}
 
 
 def _match(targets: Sequence[str], names: List[str]) -> List[str]:

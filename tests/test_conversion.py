@@ -95,6 +95,24 @@ def test_weight_standardized_convolutions_are_no_targets():
     assert steps(insert_denoisers(model)) == {'2': 1}
 
 
+def test_layers_that_share_a_weight_are_no_targets():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    assert steps(insert_denoisers(copy.deepcopy(model))) == {'1': 1}
+    with pytest.raises(ValueError, match="'0', '2' shares its weight"):
+        insert_denoisers(model, targets=['0', '1', '2'])
+
+
+def test_one_layer_under_two_names_is_one_target():
+    layer = nn.Linear(4, 4)
+    assert steps(insert_denoisers(nn.Sequential(layer, nn.ReLU(), layer))) == {'0': 1}
+
+
+def test_weights_that_are_computed_are_no_targets():
+    model = nn.Sequential(nn.Linear(4, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
+    assert steps(insert_denoisers(model)) == {'0': 1}
+
+
 def test_more_layers_than_steps_are_refused():
     with pytest.raises(ValueError, match='2 layers need as many diffusion steps'):
         insert_denoisers(ToyBackbone(), schedule=NoiseSchedule(num_steps=1))
