@@ -392,7 +392,7 @@ def test_two_processes_end_with_the_same_weights(tmp_path, hook):
     script = tmp_path / 'run.py'
     script.write_text(DISTRIBUTED)
     launch = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
-    launch += ['--master_port=29531', str(script), str(tmp_path), repr(hook)]
+    launch += ['--standalone', str(script), str(tmp_path), repr(hook)]
     subprocess.run(launch, check=True, env=dict(environment(), CUDA_VISIBLE_DEVICES=''))
     ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1)]
     denoiser = f'backbone.conv1{OWN}'
