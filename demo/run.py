@@ -47,8 +47,6 @@ def main() -> None:
     args = parser.parse_args()
     os.chdir(ROOT)
     warnings.simplefilter('ignore')  # of other packages, between the bars
-    # A model this small gains nothing from a second thread, and waits for it on a busy machine.
-    torch.set_num_threads(1)
     started = time.time()
     make_shapes(OUT / 'data', seed=args.seed)
 

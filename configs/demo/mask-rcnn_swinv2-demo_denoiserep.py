@@ -6,7 +6,7 @@ model = dict(
         module={{_base_.model.backbone}},
     )
 )
-load_from = 'work_dirs/demo/baseline/epoch_20.pth'
+load_from = 'work_dirs/demo/baseline/epoch_16.pth'
 
 max_epochs = 4
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
