@@ -30,8 +30,7 @@ help: ## this list
 	@echo '  with PYTHON=/path/to/python: demo and the tests in an environment that you have'
 
 demo: $(READY_DEMO) ## set up .venv and run the demo
-	@# Threads that wait should sleep: where the cores are shared, spinning costs ten times more.
-	OMP_WAIT_POLICY=PASSIVE $(run) demo/run.py
+	$(run) demo/run.py
 
 test: $(READY_TEST) ## set up .venv and run all tests
 	$(run) -m pytest tests
