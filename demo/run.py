@@ -64,7 +64,8 @@ def main() -> None:
         rows.append(test(f'{mode}, fused', stock, fused, report.max_difference))
         draw_noise_losses(checkpoint.parent, OUT / f'noise_loss_{mode}.png')
 
-    draw_predictions(rows[-1].model, stock, OUT / 'predictions.png')
+    with only_progress():
+        draw_predictions(rows[-1].model, stock, OUT / 'predictions.png')
     CONSOLE.print(table(rows, latencies([row.model for row in rows])))
     CONSOLE.print(
         f'Pictures: {OUT}/predictions.png, {OUT}/noise_loss_label-*.png. '
