@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..conversion import denoisers, record_noise_losses
+from ..fusion import fuse_checkpoint
 from ..initialization import initialize_as_stock
 from ..registry import HOOKS
 
@@ -191,8 +192,6 @@ class DenoiseRepHook(Hook):
         )
 
     def _write_fused(self, runner: Runner) -> None:
-        from ..fusion import fuse_checkpoint
-
         last = runner.message_hub.get_info('last_ckpt')
         if last is None or not osp.isfile(last):
             runner.logger.warning(
@@ -200,8 +199,7 @@ class DenoiseRepHook(Hook):
             )
             return
         out = osp.join(osp.dirname(last), 'fused.pth')
-        report = fuse_checkpoint(runner.cfg, last, out)
-        runner.logger.info(f'{report}')
+        runner.logger.info(str(fuse_checkpoint(runner.cfg, last, out)))
 
 
 def _unwrapped(runner: Runner) -> nn.Module:
