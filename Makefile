@@ -23,7 +23,7 @@ endif
 cpu_only = $(if $(filter %_cpu,$(shell cat $(1)/mmcv-build 2>/dev/null)),CUDA_VISIBLE_DEVICES=)
 run = $(if $(PYTHON),,$(call cpu_only,.venv)) $(PY)
 
-.PHONY: help demo test test-slow test-classic lint format clean check check-tests
+.PHONY: help demo test test-slow test-classic test-rows lint format clean check check-tests
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -40,6 +40,12 @@ test-slow: $(READY_TEST) ## only the tests that train
 
 test-classic: .venv-classic/ready ## the quick tests on OpenMMLab's own last releases, in .venv-classic
 	$(call cpu_only,.venv-classic) $(CLASSIC) -m pytest tests -m "not slow"
+
+test-rows: .venv/ready .venv-classic/ready ## every row of the paper at full size, on both lines; writes README's table
+	@mkdir -p work_dirs && rm -f work_dirs/rows_*.jsonl
+	ROWS_OUT=work_dirs/rows_default.jsonl $(call cpu_only,.venv) .venv/bin/python -m pytest tests/test_rows.py
+	ROWS_OUT=work_dirs/rows_classic.jsonl $(call cpu_only,.venv-classic) $(CLASSIC) -m pytest tests/test_rows.py
+	.venv/bin/python scripts/write_rows_table.py default=work_dirs/rows_default.jsonl classic=work_dirs/rows_classic.jsonl
 
 lint: $(READY_TEST) ## ruff check and ruff format --check
 	$(PY) -m ruff check .

@@ -7,3 +7,6 @@ model = dict(
     )
 )
 load_from = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/segformer/segformer_mit-b0_512x512_160k_ade20k/segformer_mit-b0_512x512_160k_ade20k_20210726_101530-8ffa8fda.pth'
+# aAcc, mIoU and Boundary IoU in one evaluation.
+val_evaluator = dict(type='mmdenoiserep.BoundaryIoU')
+test_evaluator = val_evaluator

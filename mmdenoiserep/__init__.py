@@ -1,9 +1,10 @@
 """DenoiseRep for OpenMMLab: train a denoiser for each layer, fuse it, deploy the stock network."""
 
+from .config import to_denoiserep_config, to_stock_config
 from .conversion import denoisers, fuse_denoisers, insert_denoisers
 from .denoiser import Denoiser
 from .diffusion import NoiseSchedule
-from .fusion import fuse_checkpoint, to_stock_config
+from .fusion import fuse_checkpoint
 from .hooks import DenoiseRepHook, ResumableSeedHook
 from .models import DenoiseRepBackbone
 from .version import __version__
@@ -19,5 +20,6 @@ __all__ = [
     'fuse_checkpoint',
     'fuse_denoisers',
     'insert_denoisers',
+    'to_denoiserep_config',
     'to_stock_config',
 ]

@@ -3,12 +3,25 @@
 import argparse
 import os
 import os.path as osp
+from contextlib import suppress
 from importlib import metadata
+from importlib.util import find_spec
+from logging import WARNING
+from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.config import utils as config_utils
+from mmengine.device import get_device
+from mmengine.hub import get_config
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+from .config import to_denoiserep_config, without_sync_norms
+from .hooks.denoiserep_hook import MODES
+
+#: What every DenoiseRep config shares, beside the tools that use it.
+SHARED = Path(__file__).parents[1] / 'configs' / '_base_' / 'denoiserep.py'
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,28 +39,74 @@ def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
+def add_denoiserep_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that make a DenoiseRep config of a stock one."""
+    group = parser.add_argument_group('training of denoisers with a stock config')
+    group.add_argument(
+        '--denoiserep',
+        action='store_true',
+        help='put denoisers into the backbone of a stock config, given by its path or as '
+        'mmdet::folder/name.py, and start from its checkpoint in the model zoo',
+    )
+    group.add_argument(
+        '--targets',
+        nargs='+',
+        metavar='REGEX',
+        help='the layers to denoise, by patterns that match their names in full',
+    )
+    group.add_argument('--mode', choices=MODES, help='how denoisers train (default: label-aug)')
+
+
 def load_config(path: str) -> Config:
-    """Load a config, with ``_base_ = 'mmseg::…'`` working on both lines of OpenMMLab."""
+    """Load a config file, or one of an installed package as ``mmdet::folder/name.py``.
+
+    Raises:
+        SystemExit: If there is no such config.
+    """
     # The maintained line ships mmseg in another distribution than MMEngine expects.
     packages = config_utils.MODULE2PACKAGE
     try:
         metadata.version(packages['mmseg'])
     except metadata.PackageNotFoundError:
         packages['mmseg'] = 'onedl-mmsegmentation'
-    return Config.fromfile(path)
+    package = path.split('::')[0] if '::' in path else None
+    # MMEngine would install what is missing.
+    if package and (package not in packages or find_spec(package) is None):
+        raise SystemExit(f'{path}: no package {package} of OpenMMLab is installed')
+    try:
+        return get_config(path) if package else Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise SystemExit(f'there is no config {path} ({error})') from None
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
-    """The config that ``args`` name, with their overrides, work folder and launcher."""
+    """The config that ``args`` name, with their overrides, work folder and launcher.
+
+    Raises:
+        SystemExit: If the config cannot be had, or cannot be given denoisers.
+    """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     config = load_config(args.config)
+    denoiserep = getattr(args, 'denoiserep', False)
+    if denoiserep:
+        config = _with_denoisers(config, args)
+    elif getattr(args, 'targets', None) or getattr(args, 'mode', None):
+        raise SystemExit(
+            '--targets and --mode go with --denoiserep; a DenoiseRep config has its own, which '
+            '--cfg-options model.backbone.targets=... custom_hooks.0.mode=... override'
+        )
     config.launcher = args.launcher
     if args.cfg_options:
         config.merge_from_dict(args.cfg_options)
+    if denoiserep and 'load_from' not in (args.cfg_options or {}):
+        config.load_from = config.get('load_from') or _zoo_checkpoint(args.config)
+    _full_precision_without_gpu(config)
+    if config.launcher == 'none':
+        config = without_sync_norms(config)
     if args.work_dir:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
-        config.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+        config.work_dir = osp.join('work_dirs', Path(config.filename).stem)
     return config
 
 
@@ -64,3 +123,36 @@ def build_runner(config: Config) -> Runner:
             '--cfg-options load_from=PATH when training'
         )
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+
+
+def _with_denoisers(config: Config, args: argparse.Namespace) -> Config:
+    hooks = Config.fromfile(SHARED).custom_hooks
+    if args.mode:
+        hooks[0].mode = args.mode
+    try:
+        return to_denoiserep_config(config, hooks, args.targets)
+    except ValueError as error:
+        raise SystemExit(f'{args.config}: {error}') from None
+
+
+def _full_precision_without_gpu(config: Config) -> None:
+    wrapper = config.get('optim_wrapper') or {}
+    if wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        print_log('no GPU: training in float32 and not with AmpOptimWrapper', 'current', WARNING)
+        wrapper.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+
+
+def _zoo_checkpoint(path: str) -> str:
+    weights = None
+    if '::' in path:
+        with suppress(AssertionError):  # MMEngine's, where the metafile names none
+            weights = get_config(path, pretrained=True).get('model_path')
+    if weights is None:
+        raise SystemExit(
+            f'{path} names no checkpoint, and denoisers need a trained model: give the stock '
+            'checkpoint as --cfg-options load_from=PATH, or load_from=None if the initial weights '
+            'of the config are meant'
+        )
+    return weights

@@ -14,8 +14,6 @@ from .targets import select_layers
 
 #: Entry in a state dict's metadata that marks a layer whose weight is already fused.
 FUSED_MARK = 'denoiserep_fused'
-#: What every key of a denoiser contains in a state dict, and no stock key does.
-DENOISER_KEY = '.parametrizations.weight.0.'
 FUSED_ALREADY = (
     'the checkpoint is fused already and would be denoised twice; load it into the stock config '
     'that was written beside it, or train from the stock checkpoint'

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from .diffusion import NoiseSchedule
 
 LOSSES = ('l1', 'l2', 'l1+l2')
+#: What every key of a denoiser contains in a state dict, and no stock key does.
+DENOISER_KEY = '.parametrizations.weight.0.'
 Layer = Union[nn.Linear, nn.Conv2d]
 
 
@@ -112,6 +114,8 @@ class Denoiser(nn.Module):
             return loss
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        if f'{prefix}weight' not in state_dict and not any(DENOISER_KEY in k for k in state_dict):
+            return  # a stock checkpoint: all of it is there, and W_D stays as it is
         # Raised rather than collected: MMEngine would only warn, and W_D would act at a step
         # that it was not trained for.
         saved = state_dict.get(f'{prefix}diffusion')

@@ -9,23 +9,23 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Un
 
 import mmengine
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from .checkpoint import atomic_write, load_checkpoint_file
+from .config import to_stock_config, without_sync_norms
 from .conversion import (
-    DENOISER_KEY,
     FUSED_MARK,
     denoisers,
     fuse_denoisers,
     is_fused,
     without_denoisers,
 )
+from .denoiser import DENOISER_KEY
 from .probe import default_examples
 from .version import __version__
 
-BACKBONE = 'DenoiseRepBackbone'
 #: Largest difference allowed between the fused and the explicitly denoised features, relative
 #: to the largest feature: float32 through a deep network.
 TOLERANCE = 1e-3
@@ -110,34 +110,6 @@ def fuse_checkpoint(
     return FusionReport(out, config_path, len(found), difference)
 
 
-def to_stock_config(config: Config) -> Config:
-    """The stock config inside a DenoiseRep config: its backbone unwrapped, its hooks removed.
-
-    Raises:
-        ValueError: If the config has no DenoiseRepBackbone.
-    """
-    config = copy.deepcopy(config)
-    model = _unwrap(config.model)
-    if model == config.model:
-        raise ValueError(
-            f"the config has no model part of type 'mmdenoiserep.{BACKBONE}'; give the "
-            'DenoiseRep config that the checkpoint was trained with'
-        )
-    config.model = model
-    hooks = [h for h in config.get('custom_hooks') or [] if not _is_ours(h.get('type'))]
-    config.custom_hooks = hooks
-    imports = config.get('custom_imports')
-    if imports:
-        names = imports['imports']
-        names = [names] if isinstance(names, str) else list(names)
-        imports['imports'] = [n for n in names if n.split('.')[0] != 'mmdenoiserep']
-        if not imports['imports']:
-            config.pop('custom_imports')
-    config.load_from = None
-    config.resume = False
-    return config
-
-
 @contextmanager
 def explicit_denoising(model: nn.Module) -> Iterator[None]:
     """Run a network's untouched layers behind explicit denoising steps of their inputs.
@@ -161,23 +133,6 @@ def _denoise_input(denoiser):
     return lambda layer, args: (denoiser.denoise(args[0]), *args[1:])
 
 
-def _unwrap(node: Any) -> Any:
-    if isinstance(node, dict):
-        kind = node.get('type')
-        if isinstance(kind, str) and kind.split('.')[-1] == BACKBONE:
-            return _unwrap(node['module'])
-        return ConfigDict({key: _unwrap(value) for key, value in node.items()})
-    if isinstance(node, (list, tuple)):
-        return type(node)(_unwrap(value) for value in node)
-    return node
-
-
-def _is_ours(kind: Any) -> bool:
-    return isinstance(kind, str) and (
-        kind.startswith('mmdenoiserep.') or kind in ('DenoiseRepHook', 'ResumableSeedHook')
-    )
-
-
 def _checked_weights(source: Dict[str, Any], path: str) -> Dict[str, Tensor]:
     # Distributed training may have put 'module.' in front, which MMEngine ignores too.
     weights = OrderedDict(
@@ -198,7 +153,7 @@ def _checked_weights(source: Dict[str, Any], path: str) -> Dict[str, Tensor]:
 def _build(config: Config) -> nn.Module:
     # Copied: building pops keys. Without `init_cfg` nothing is downloaded, and nothing needs to:
     # all weights come from the checkpoint.
-    model = MODELS.build(copy.deepcopy(config.model))
+    model = MODELS.build(without_sync_norms(copy.deepcopy(config.model)))
     model.eval()
     return model
 

@@ -1,6 +1,7 @@
 """mmdenoiserep's children of MMEngine's registries."""
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
@@ -9,4 +10,7 @@ MODELS = Registry(
 )
 HOOKS = Registry(
     'hook', parent=MMENGINE_HOOKS, scope='mmdenoiserep', locations=['mmdenoiserep.hooks']
+)
+METRICS = Registry(
+    'metric', parent=MMENGINE_METRICS, scope='mmdenoiserep', locations=['mmdenoiserep.metrics']
 )

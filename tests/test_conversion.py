@@ -172,16 +172,20 @@ def test_a_weight_that_is_not_finite_leaves_the_model_as_it_was():
     assert list(model.state_dict()) == list(state)
 
 
-def test_stock_checkpoints_load_with_denoisers_missing_only():
+@pytest.mark.parametrize('load', [nn.Module.load_state_dict, load_state_dict])
+def test_stock_checkpoints_load_strictly(load):
     stock, model = ToyBackbone(), insert_denoisers(ToyBackbone())
-    report = model.load_state_dict(stock.state_dict(), strict=False)
-    assert not report.unexpected_keys
-    assert sorted(report.missing_keys) == sorted(
-        f'{conv}.parametrizations.weight.0.{key}'
-        for conv in ('conv1', 'conv2')
-        for key in ('weight', 'diffusion')
-    )
+    load(model, stock.state_dict(), strict=True)
     assert torch.equal(fuse_denoisers(model).conv1.weight, stock.conv1.weight)
+
+
+@pytest.mark.parametrize('load', [nn.Module.load_state_dict, load_state_dict])
+def test_a_denoiser_missing_from_a_denoiserep_checkpoint_is_reported(load):
+    model = insert_denoisers(ToyBackbone())
+    state = model.state_dict()
+    del state['conv2.parametrizations.weight.0.weight']
+    with pytest.raises(RuntimeError, match=r'conv2\.parametrizations\.weight\.0\.weight'):
+        load(model, state, strict=True)
 
 
 def test_own_checkpoints_load_strictly():

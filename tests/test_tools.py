@@ -1,6 +1,8 @@
 """The command-line tools on the toy model."""
 
+import argparse
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,13 @@ import pytest
 from test_hooks import environment
 from toy import toy_config
 
-from mmdenoiserep.cli import load_config
+from mmdenoiserep import to_stock_config
+from mmdenoiserep.cli import (
+    add_denoiserep_arguments,
+    add_runner_arguments,
+    config_from_arguments,
+    load_config,
+)
 
 TOOLS = Path(__file__).parent.parent / 'tools'
 
@@ -46,6 +54,74 @@ def test_train_resume_test_and_the_default_work_folder(config, tmp_path):
     done = tool('test', config, work_dir / 'epoch_2.pth', '--out', out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(pickle.loads(out.read_bytes())) == 16
+
+
+@pytest.fixture
+def stock_config(config, tmp_path) -> Path:
+    stock = to_stock_config(load_config(str(config)))
+    stock.custom_hooks = [dict(type='EMAHook')]
+    stock.dump(tmp_path / 'toy.py')
+    return tmp_path / 'toy.py'
+
+
+def test_a_stock_config_trains_with_a_flag(stock_config, tmp_path):
+    flags = ['--denoiserep', '--targets', 'conv.', '--mode', 'label-free']
+    options = ['load_from=None', 'custom_hooks.0.log_interval=1', 'train_cfg.max_epochs=1']
+    done = tool('train', stock_config, *flags, '--cfg-options', *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    work_dir = tmp_path / 'work_dirs' / 'toy_denoiserep'
+    assert {'epoch_1.pth', 'fused.pth', 'toy_denoiserep.py'} <= {p.name for p in work_dir.iterdir()}
+
+    written = load_config(str(work_dir / 'toy_denoiserep.py'))
+    kinds = [hook.type.split('.')[-1] for hook in written.custom_hooks]
+    assert kinds == ['DenoiseRepHook', 'ResumableSeedHook', 'EMAHook']
+    assert written.custom_hooks[0].mode == 'label-free'
+    assert written.model.backbone.targets == ['conv.']
+    # What it wrote serves as any DenoiseRep config does, and what it fused as a stock one.
+    fused = tmp_path / 'fused.pth'
+    done = tool('fuse_ckpt', written.filename, work_dir / 'epoch_1.pth', fused, cwd=tmp_path)
+    assert done.returncode == 0 and '2 denoisers' in done.stdout, done.stderr
+    done = tool('test', stock_config, fused, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_flags_for_stock_configs_are_refused_elsewhere(config, stock_config, tmp_path):
+    for path, flags, message in (
+        (config, ['--denoiserep'], 'has denoisers already'),
+        (config, ['--mode', 'label-free'], '--targets and --mode go with --denoiserep'),
+        (stock_config, ['--denoiserep'], 'denoisers need a trained model'),
+        ('mmnone::a.py', ['--denoiserep'], 'no package mmnone of OpenMMLab'),
+        ('none.py', ['--denoiserep'], 'there is no config none.py'),
+    ):
+        done = tool('train', path, *flags, cwd=tmp_path)
+        assert done.returncode == 1 and message in done.stderr.splitlines()[-1]
+        assert not (tmp_path / 'work_dirs').exists()
+
+
+def test_the_zoo_names_the_checkpoint_of_a_stock_config():
+    pytest.importorskip('mmdet')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    add_runner_arguments(parser)
+    add_denoiserep_arguments(parser)
+    name = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+    config = config_from_arguments(parser.parse_args([name, '--denoiserep']))
+    assert re.fullmatch(r'https://.*/retinanet_r50_fpn_1x_coco_\w+-\w+\.pth', config.load_from)
+    assert config.work_dir == 'work_dirs/retinanet_r50_fpn_1x_coco_denoiserep'
+    options = ['--denoiserep', '--cfg-options', 'load_from=my.pth']
+    assert config_from_arguments(parser.parse_args([name, *options])).load_from == 'my.pth'
+
+
+def test_without_a_gpu_training_is_in_float32(stock_config, monkeypatch):
+    monkeypatch.setattr('mmdenoiserep.cli.get_device', lambda: 'cpu')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    add_runner_arguments(parser)
+    options = ['optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.loss_scale=dynamic']
+    args = parser.parse_args([str(stock_config), '--cfg-options', *options])
+    optimizer = dict(type='Adam', lr=0.01)
+    expected = dict(type='OptimWrapper', optimizer=optimizer)
+    assert config_from_arguments(args).optim_wrapper == expected
 
 
 def test_a_missing_checkpoint_is_named_before_anything_is_built(config, tmp_path):

@@ -2,13 +2,19 @@
 
 import argparse
 
-from mmdenoiserep.cli import add_runner_arguments, build_runner, config_from_arguments
+from mmdenoiserep.cli import (
+    add_denoiserep_arguments,
+    add_runner_arguments,
+    build_runner,
+    config_from_arguments,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or mmdet::folder/name.py')
     add_runner_arguments(parser)
+    add_denoiserep_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='train in automatic mixed precision')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate by the batch size'

@@ -9,7 +9,6 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from ..conversion import denoisers, record_noise_losses
 from ..fusion import fuse_checkpoint
@@ -220,7 +219,7 @@ def _install_forward(model: nn.Module, hook: DenoiseRepHook) -> None:
 
 def _freeze_norms(model: nn.Module) -> None:
     for module in model.modules():
-        if isinstance(module, _NormBase):
+        if 'running_mean' in module._buffers:  # batch norms of PyTorch, mmcv and others
             module.eval()
     if hasattr(model, 'backbone'):
         model.backbone.eval()

@@ -1,0 +1,3 @@
+from .boundary_iou import BoundaryIoU, boundary_areas
+
+__all__ = ['BoundaryIoU', 'boundary_areas']
