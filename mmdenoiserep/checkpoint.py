@@ -87,6 +87,7 @@ _ALLOWED = {
     **{('dtype', code): type(np.dtype(code)) for code in ('f8', 'f4', 'i8', 'i4', 'u4')},
     ('_codecs', 'encode'): codecs.encode,
     ('collections', 'OrderedDict'): collections.OrderedDict,
+    ('collections', 'Counter'): collections.Counter,  # MultiStepLR's milestones
 }
 
 
@@ -98,6 +99,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
             (module == 'torch._utils' and name in ('_rebuild_tensor_v2', '_rebuild_parameter'))
             or (module == 'torch' and name.endswith('Storage'))
             or (module == 'torch' and name in ('Size', 'device'))
+            or (module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype))
         )
         if tensor_part:
             return super().find_class(module, name)

@@ -66,19 +66,21 @@ def probe_calls(
 def default_examples(model: nn.Module) -> Iterator[Tensor]:
     """Zero inputs that a network may accept, the smallest first."""
     first = next((m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
+    channels = [3]
     if isinstance(first, nn.Linear):
         yield torch.zeros(1, first.in_features)
     elif first is not None:
-        # 64 suits most; position embeddings of fixed size want their training resolution.
-        sizes = [64, 224, 256, 384, 448, 512]
-        fixed = getattr(model, 'img_size', None)
-        if fixed is not None:
-            sizes.insert(1, fixed if isinstance(fixed, int) else tuple(fixed))
-        for size in sizes:
-            height, width = (size, size) if isinstance(size, int) else size
-            # The first layer by module order need not be the one that takes the image.
-            for channels in dict.fromkeys((first.in_channels, 3)):
-                yield torch.zeros(1, channels, height, width)
+        # The first layer by module order need not be the one that takes the image.
+        channels = list(dict.fromkeys((first.in_channels, 3)))
+    # 64 suits most; position embeddings of fixed size want their training resolution.
+    sizes = [64, 224, 256, 384, 448, 512]
+    fixed = getattr(model, 'img_size', None)
+    if fixed is not None:
+        sizes.insert(1, fixed if isinstance(fixed, int) else tuple(fixed))
+    for size in sizes:
+        height, width = (size, size) if isinstance(size, int) else size
+        for count in channels:
+            yield torch.zeros(1, count, height, width)
 
 
 def _recorder(calls: Dict[str, Call], name: str, example: Tensor):

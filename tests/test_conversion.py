@@ -71,6 +71,19 @@ def test_the_stem_and_depthwise_layers_are_left_out():
     assert steps(insert_denoisers(Separable(), targets=['0', '2'])) == {'0': 2, '2': 1}
 
 
+def test_a_network_of_linear_layers_may_take_images():
+    class Net(nn.Module):  # as T2T-ViT: patches by unfolding, no convolution
+        def __init__(self):
+            super().__init__()
+            self.mlp = nn.Sequential(nn.Linear(48, 8), nn.Linear(8, 8))
+
+        def forward(self, x):
+            assert x.ndim == 4
+            return self.mlp(nn.functional.unfold(x, 4, stride=4).transpose(1, 2))
+
+    assert steps(insert_denoisers(Net())) == {'mlp.0': 2, 'mlp.1': 1}
+
+
 def test_targets_are_matched_in_full():
     assert steps(insert_denoisers(Transformer(), targets=[r'ffn\.2', 'embed'])) == {
         'embed': 2,

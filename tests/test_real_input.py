@@ -1,4 +1,4 @@
-"""The tools on real images: train, test, fuse, and test with the stock config."""
+"""The tools on real images, by --cfg-options alone."""
 
 import pickle
 import re
@@ -7,7 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
 from test_mask_rcnn import BASELINE, COCO, CONFIG, ROOT, needs_coco
+
+from mmdenoiserep.cli import load_config
 
 ANNOTATIONS = 'annotations/instances_train2017.json'
 # Small images, few of them and few proposals, for a CPU.
@@ -93,3 +97,47 @@ def test_train_test_fuse_and_test_with_the_stock_config(tmp_path):
         assert len(unfused['scores']) == 20
         assert np.allclose(unfused['bboxes'], stock['bboxes'], rtol=0, atol=1e-4)
         assert np.allclose(unfused['scores'], stock['scores'], rtol=0, atol=1e-4)
+
+
+CAMVID = ROOT.parent / 'shared' / 'data' / 'camvid'
+SEGFORMER = 'configs/segformer_mit-b0_denoiserep.py'
+CLASSES = 'sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,cyclist'
+CAMVID_OPTIONS = [
+    'model.decode_head.num_classes=11',
+    *(
+        f'test_dataloader.dataset.{option}'
+        for option in (
+            'type=BaseSegDataset',
+            f'data_root={CAMVID}/',
+            'data_prefix.img_path=images/val',
+            'data_prefix.seg_map_path=annotations/val',
+            f'metainfo.classes=({CLASSES})',
+            'pipeline.1.scale=(480,360)',
+            'pipeline.2.reduce_zero_label=False',
+        )
+    ),
+    'test_evaluator.ignore_index=11',
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CAMVID.is_dir(), reason=f'no images in {CAMVID}')
+def test_segmentation_reports_boundary_iou_and_draws_label_maps(tmp_path):
+    config = load_config(str(ROOT / SEGFORMER))
+    config.model.decode_head.num_classes = 11
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    state = MODELS.build(config.model).state_dict()
+    torch.save(dict(state_dict=state), tmp_path / 'iter_1.pth')
+    output = tool(
+        *('test', SEGFORMER, tmp_path / 'iter_1.pth', '--work-dir', tmp_path),
+        *('--show-dir', tmp_path / 'pictures', '--cfg-options', *CAMVID_OPTIONS),
+        'test_dataloader.dataset.indices=20',
+    )
+    last = output.strip().splitlines()[-1]
+    values = {k: float(v) for k, v in re.findall(r'([\w-]+): (\d+\.\d+)', last)}
+    assert {'aAcc', 'mIoU', 'mAcc', 'B-IoU'} <= values.keys()
+    assert all(0 < values[key] < 50 for key in ('aAcc', 'mIoU', 'B-IoU'))  # at random
+    assert all(name in output for name in CLASSES.split(','))  # in the table of classes
+    pictures = list((tmp_path / 'pictures').rglob('*.png'))
+    assert len(pictures) == 20

@@ -108,6 +108,7 @@ def toy_config(work_dir: Path, backbone: Optional[dict] = None, epochs: int = 2,
             ),
             train_cfg=dict(by_epoch=True, max_epochs=epochs),
             optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.01)),
+            param_scheduler=[dict(type='MultiStepLR', milestones=[1], gamma=0.5)],
             custom_hooks=[
                 dict(type='mmdenoiserep.DenoiseRepHook', log_interval=2, **hook),
                 dict(type='mmdenoiserep.ResumableSeedHook'),
