@@ -54,7 +54,7 @@ def main() -> None:
     rows = [test('baseline', Config.fromfile(BASELINE), baseline)]
     for mode in ('label-free', 'label-aug'):
         config = Config.fromfile(DENOISEREP)
-        config.custom_hooks[0].update(mode=mode, log_interval=10)
+        config.custom_hooks[0].update(mode=mode, log_interval=10, fuse=False)
         config.load_from = str(baseline)
         checkpoint = train(mode, config, args.seed)
         fused = checkpoint.with_name('fused.pth')
