@@ -1,14 +1,14 @@
 """Insert denoisers into a network, look at them, and fuse them into its weights."""
 
 from contextlib import contextmanager
-from typing import Dict, Iterator, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .denoiser import Denoiser
+from .denoiser import Denoiser, observe_inputs
 from .diffusion import NoiseSchedule
 from .targets import select_layers
 
@@ -96,6 +96,8 @@ def fuse_denoisers(model: nn.Module) -> nn.Module:
     found = denoisers(model)
     if not found:
         raise ValueError(f'{type(model).__name__} has no denoisers to fuse')
+    for denoiser in found.values():
+        denoiser.forget()
     # Cached: each W A is computed once, for the check and for the fusion.
     with parametrize.cached(), torch.no_grad():
         for name in found:
@@ -144,33 +146,42 @@ def without_denoisers(model: nn.Module) -> Iterator[Dict[str, Denoiser]]:
 
 
 @contextmanager
-def record_noise_losses(found: Dict[str, Denoiser]) -> Iterator[Dict[str, Tensor]]:
+def record_noise_losses(
+    found: Dict[str, Denoiser], max_tokens: Optional[int] = None, seed: Optional[int] = None
+) -> Iterator[Dict[str, Tensor]]:
     """Collect the noise loss of every layer that is called while the context is open.
 
     Args:
         found (dict[str, Denoiser]): The result of :func:`denoisers`.
+        max_tokens (int, optional): Most tokens on which a layer's loss is estimated at a call.
+            Defaults to all.
+        seed (int, optional): Seed of a generator for tokens and noise, so that the global one
+            does not depend on the sizes of features. Defaults to the global generator.
 
     Yields:
         dict[str, Tensor]: Filled when the context closes: a scalar for each layer, averaged over
         the layer's calls. The losses have a graph to W_D also inside ``torch.no_grad()``.
     """
+    recorded: Dict[str, List[Tensor]] = {}
+    generators: Dict[torch.device, torch.Generator] = {}
+
+    def record(name: str, denoiser: Denoiser, x: Tensor) -> None:
+        if seed is not None and x.device not in generators:
+            generators[x.device] = torch.Generator(x.device).manual_seed(seed)
+        with torch.enable_grad():  # label-free training runs the backbone without a graph
+            loss = denoiser.noise_loss(x, max_tokens, generators.get(x.device))
+        recorded.setdefault(name, []).append(loss)
+
     losses: Dict[str, Tensor] = {}
-    for denoiser in found.values():
-        denoiser.recorded = []
-    try:
+    with observe_inputs(found, record):
         yield losses
-        for name, denoiser in found.items():
-            if denoiser.recorded:
-                losses[name] = torch.stack(denoiser.recorded).mean()
-    finally:
-        for denoiser in found.values():
-            denoiser.recorded = None
+    losses.update({name: torch.stack(recorded[name]).mean() for name in found if name in recorded})
 
 
 def attach(layer: nn.Module, denoiser: Denoiser) -> None:
     """Make a denoiser the parametrization of a layer's weight."""
     parametrize.register_parametrization(layer, 'weight', denoiser, unsafe=True)
-    layer.register_forward_pre_hook(_record_noise_loss, with_kwargs=True)
+    layer.register_forward_pre_hook(_observe_input, with_kwargs=True)
     layer._register_load_state_dict_pre_hook(_load_stock_weight)
 
 
@@ -187,7 +198,7 @@ def detach(layer: nn.Module, fuse: bool = False) -> None:
     if 'bias' in layer._parameters:  # the weight came back behind it; stock layers have it first
         layer._parameters['bias'] = layer._parameters.pop('bias')
     # By identity and not by handle: handles do not survive a deepcopy (EMA).
-    for key in [k for k, f in layer._forward_pre_hooks.items() if f is _record_noise_loss]:
+    for key in [k for k, f in layer._forward_pre_hooks.items() if f is _observe_input]:
         del layer._forward_pre_hooks[key]
         layer._forward_pre_hooks_with_kwargs.pop(key, None)
     hooks = layer._load_state_dict_pre_hooks
@@ -195,12 +206,10 @@ def detach(layer: nn.Module, fuse: bool = False) -> None:
         del hooks[key]
 
 
-def _record_noise_loss(layer: nn.Module, args: tuple, kwargs: dict) -> None:
-    denoiser = denoiser_of(layer)
-    if denoiser.recorded is not None:
-        x = args[0] if args else kwargs['input']
-        with torch.enable_grad():  # label-free training runs the backbone without a graph
-            denoiser.recorded.append(denoiser.noise_loss(x))
+def _observe_input(layer: nn.Module, args: tuple, kwargs: dict) -> None:
+    observer = denoiser_of(layer).observer
+    if observer is not None:
+        observer(args[0] if args else kwargs['input'])
 
 
 def _load_stock_weight(state_dict: dict, prefix: str, local_metadata: dict, *_: object) -> None:

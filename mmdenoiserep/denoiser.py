@@ -1,12 +1,15 @@
 """The denoiser of one embedding layer, as a parametrization of the layer's weight."""
 
-from typing import List, Optional, Union
+from contextlib import contextmanager
+from functools import partial
+from typing import Callable, Dict, Iterator, Optional, Union
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .diffusion import NoiseSchedule
+from .tokens import sample_tokens
 
 LOSSES = ('l1', 'l2', 'l1+l2')
 #: What every key of a denoiser contains in a state dict, and no stock key does.
@@ -62,11 +65,17 @@ class Denoiser(nn.Module):
                 device=layer.weight.device,
             ),
         )
-        #: Noise losses of the layer's calls while :func:`record_noise_losses` is open.
-        self.recorded: Optional[List[Tensor]] = None
+        #: Called with the layer's input at each of its calls; see :func:`observe_inputs`.
+        self.observer: Optional[Callable[[Tensor], None]] = None
+        self._keep_fused = False
+        self._fused: Optional[tuple] = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """Fuse the denoiser into a weight: W to W A.
+
+        In evaluation, and within a training step (:func:`one_weight_per_step`), the result is
+        kept and computed again only when W or W_D has changed, or the mode. A change through
+        ``.data``, which PyTorch does not count, shows after the next ``train()`` or ``eval()``.
 
         Args:
             weight (Tensor): The layer's weight, (out, in/groups) or (out, in/groups, kH, kW).
@@ -74,6 +83,24 @@ class Denoiser(nn.Module):
         Returns:
             Tensor: The fused weight, of the same shape and dtype.
         """
+        needs_grad = torch.is_grad_enabled() and (weight.requires_grad or self.weight.requires_grad)
+        if not self._keep_fused and (needs_grad or self.training):
+            return self._fuse(weight)
+        key = (needs_grad, torch.is_inference_mode_enabled(), *_state(weight), *_state(self.weight))
+        if self._fused is None or self._fused[0] != key:
+            self._fused = (key, self._fuse(weight))
+        return self._fused[1]
+
+    def train(self, mode: bool = True) -> 'Denoiser':
+        """Switch the mode and forget the fused weight."""
+        self.forget()
+        return super().train(mode)
+
+    def forget(self) -> None:
+        """Drop the fused weight that was kept."""
+        self._fused = None
+
+    def _fuse(self, weight: Tensor) -> Tensor:
         groups, width, _ = self.weight.shape
         # Half precision would lose what small steps do: C_1 W_D is of the order of 1e-3.
         with torch.autocast(weight.device.type, enabled=False):
@@ -93,19 +120,31 @@ class Denoiser(nn.Module):
         """One explicit denoising step A x of the layer's input: what fusion must reproduce."""
         return x - self.c1 * self.predict_noise(x)
 
-    def noise_loss(self, x: Tensor) -> Tensor:
+    def noise_loss(
+        self,
+        x: Tensor,
+        max_tokens: Optional[int] = None,
+        generator: Optional[torch.Generator] = None,
+    ) -> Tensor:
         r"""The layer's term of Loss_p: :math:`|\epsilon - D(x_t)|`, averaged over elements.
 
         Args:
             x (Tensor): The layer's input. Detached: the loss trains W_D only.
+            max_tokens (int, optional): Most tokens on which the loss is estimated, without bias.
+                Defaults to all.
+            generator (torch.Generator, optional): Draws tokens and noise.
 
         Returns:
             Tensor: A scalar in the dtype of W_D.
         """
         with torch.autocast(x.device.type, enabled=False):
-            x = x.detach().to(self.weight.dtype)
-            noise = torch.randn_like(x)
-            error = self.predict_noise(self.schedule.q_sample(x, self.step, noise)) - noise
+            x = sample_tokens(x.detach(), self.channel_dim, max_tokens, generator)
+            x = x.to(self.weight.dtype)
+            noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+            groups, width, _ = self.weight.shape
+            x_t = self.schedule.q_sample(x, self.step, noise).reshape(-1, groups, width)
+            predicted = torch.einsum('gdc,kgc->kgd', self.weight, x_t)
+            error = predicted.reshape(noise.shape) - noise
             loss = error.new_zeros(())
             if 'l1' in self.loss:
                 loss = loss + error.abs().mean()
@@ -133,3 +172,39 @@ class Denoiser(nn.Module):
     def extra_repr(self) -> str:
         groups, width, _ = self.weight.shape
         return f'channels={groups * width}, groups={groups}, step={self.step}, loss={self.loss!r}'
+
+
+@contextmanager
+def observe_inputs(
+    found: Dict[str, Denoiser], observer: Callable[[str, Denoiser, Tensor], None]
+) -> Iterator[None]:
+    """Show the inputs of all denoised layers to a function while the context is open.
+
+    Args:
+        found (dict[str, Denoiser]): The result of :func:`mmdenoiserep.denoisers`.
+        observer (Callable): Called as ``observer(name, denoiser, x)`` before a layer runs.
+    """
+    for name, denoiser in found.items():
+        denoiser.observer = partial(observer, name, denoiser)
+    try:
+        yield
+    finally:
+        for denoiser in found.values():
+            denoiser.observer = None
+
+
+@contextmanager
+def one_weight_per_step(found: Dict[str, Denoiser]) -> Iterator[None]:
+    """Compute each W A once while the context is open: the forward pass of a training step."""
+    for denoiser in found.values():
+        denoiser._keep_fused = True
+    try:
+        yield
+    finally:
+        for denoiser in found.values():
+            denoiser._keep_fused = False
+            denoiser.forget()  # its graph is the step's
+
+
+def _state(tensor: Tensor) -> tuple:
+    return tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device

@@ -250,7 +250,24 @@ def test_noise_losses_have_a_graph_to_the_denoisers_only():
     assert with_gradient == {f'{name}.parametrizations.weight.0.weight' for name in found}
     with torch.no_grad():
         model(torch.randn(2, 3, 12, 12))  # outside the context nothing is recorded
-    assert all(d.recorded is None for d in found.values())
+    assert list(losses) == ['conv1', 'conv2']
+    assert all(d.observer is None for d in found.values())
+
+
+def test_seeded_noise_losses_leave_the_global_generator_alone():
+    model = insert_denoisers(ToyBackbone())
+
+    def losses(size: int, seed: int = 3) -> dict:
+        torch.manual_seed(size)
+        state = torch.get_rng_state()
+        with record_noise_losses(denoisers(model), max_tokens=5, seed=seed) as found:
+            model.eval()
+            model(torch.ones(1, 3, size, size))
+        assert torch.equal(torch.get_rng_state(), state)
+        return {name: loss.item() for name, loss in found.items()}
+
+    # W_D = 0, so the loss is the noise alone: a rank with a larger image draws the same.
+    assert losses(12) == losses(24) != losses(12, seed=4)
 
 
 def test_pretrained_of_a_segmentor_reaches_the_stock_backbone():

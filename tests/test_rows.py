@@ -185,7 +185,7 @@ def stock_config_of(path: Path) -> str:
 def train_step(model: nn.Module, mode: str, data: dict) -> float:
     """One training step as the hook makes it, up to the gradients, which are checked."""
     hook = DenoiseRepHook(mode=mode)
-    runner = SimpleNamespace(model=model, logger=logging.getLogger('rows'))
+    runner = SimpleNamespace(model=model, logger=logging.getLogger('rows'), seed=0, iter=0)
     hook.before_run(runner)
     hook.before_train(runner)
     model.train()

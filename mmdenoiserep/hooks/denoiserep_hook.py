@@ -11,6 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from ..conversion import denoisers, record_noise_losses
+from ..denoiser import one_weight_per_step
 from ..fusion import fuse_checkpoint
 from ..initialization import initialize_as_stock
 from ..registry import HOOKS
@@ -40,6 +41,8 @@ class DenoiseRepHook(Hook):
         lambda_ (float): λ in [0, 1), used in ``label-aug`` only. Defaults to 0.1.
         period (int): Length of a phase of ``alternating``, in epochs, or in iterations under an
             iteration-based loop. Defaults to 10.
+        max_tokens (int, optional): Most tokens of a layer's input on which its noise loss is
+            estimated in a step; None takes all. Defaults to 256.
         log_interval (int): Iterations between two logs of the layers' losses. Defaults to 50.
         fuse (bool): Whether to write ``fused.pth`` and ``fused.py``, the stock checkpoint and
             config, beside the last checkpoint when training ends. Defaults to True.
@@ -55,6 +58,7 @@ class DenoiseRepHook(Hook):
         mode: str = 'label-aug',
         lambda_: float = 0.1,
         period: int = 10,
+        max_tokens: Optional[int] = 256,
         log_interval: int = 50,
         fuse: bool = True,
     ) -> None:
@@ -64,16 +68,18 @@ class DenoiseRepHook(Hook):
             raise ValueError(
                 f"lambda_ must be in [0, 1), got {lambda_}; lambda_ = 1 is mode='label-free'"
             )
-        if period < 1 or log_interval < 1:
-            raise ValueError('period and log_interval must be at least 1')
+        if min(period, log_interval, 1 if max_tokens is None else max_tokens) < 1:
+            raise ValueError('period, log_interval and max_tokens must be at least 1')
         self.mode = mode
         self.lambda_ = lambda_
         self.period = period
+        self.max_tokens = max_tokens
         self.log_interval = log_interval
         self.fuse = fuse
         #: What trains now: 'label-aug', 'label-free' or 'base'.
         self.phase: Optional[str] = None
         self._noise_losses: Dict[str, Tensor] = {}
+        self._seed: Optional[int] = None
 
     def before_run(self, runner: Runner) -> None:
         model = _unwrapped(runner)
@@ -103,6 +109,8 @@ class DenoiseRepHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None
     ) -> None:
+        # The same on every rank, and after a resume.
+        self._seed = (runner.seed * 1_000_003 + runner.iter) % 2**63
         phase = self._phase_at(runner)
         if phase != self.phase:
             self._enter_phase(runner, phase)
@@ -149,7 +157,9 @@ class DenoiseRepHook(Hook):
         self._noise_losses = {}
         if self.phase == 'base' or (self.phase == 'label-aug' and self.lambda_ == 0):
             return forward(*args, **kwargs)
-        with record_noise_losses(self._denoisers) as noise_losses:
+        with one_weight_per_step(self._denoisers), record_noise_losses(
+            self._denoisers, self.max_tokens, self._seed
+        ) as noise_losses:
             if self.phase == 'label-free':
                 with torch.no_grad():
                     model.backbone(kwargs['inputs'] if 'inputs' in kwargs else args[0])

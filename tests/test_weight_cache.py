@@ -1,0 +1,111 @@
+"""W A is computed once a step and once an evaluation, and never from weights that have changed."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from toy import ToyBackbone
+
+from mmdenoiserep import Denoiser, denoisers, fuse_denoisers, insert_denoisers
+from mmdenoiserep.denoiser import one_weight_per_step
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = insert_denoisers(ToyBackbone())
+    for denoiser in denoisers(model).values():
+        nn.init.normal_(denoiser.weight)
+    return model.eval()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The denoisers that computed a W A, one entry each time."""
+    calls, own = [], Denoiser._fuse
+    monkeypatch.setattr(Denoiser, '_fuse', lambda self, w: calls.append(self) or own(self, w))
+    return calls
+
+
+def fresh(model, x):
+    """The output of a model that remembers nothing."""
+    other = copy.deepcopy(model)
+    for denoiser in denoisers(other).values():
+        denoiser.forget()
+    return other(x)
+
+
+X = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def test_once_an_evaluation(model, computed):
+    with torch.no_grad():
+        for _ in range(3):
+            model(X)
+    assert len(computed) == 2
+
+
+@pytest.mark.parametrize('part', ['original', '0.weight'])
+@torch.no_grad()
+def test_changed_weights_are_seen(model, part):
+    name = f'conv1.parametrizations.weight.{part}'
+    parameter = model.get_parameter(name)
+    changes = {
+        'in place': lambda: parameter.mul_(2),
+        'loading': lambda: model.load_state_dict({**model.state_dict(), name: parameter * 3}),
+        'new data': lambda: setattr(parameter, 'data', parameter.data * 5),
+        # As MMEngine's EMAHook swaps: through `.data`, before the loop calls eval().
+        'swap': lambda: (parameter.data.mul_(7), model.eval()),
+        'double': lambda: model.double().float(),
+    }
+    for change in changes.values():
+        before = model(X)
+        change()
+        assert torch.equal(model(X), fresh(model, X))
+        assert change is changes['double'] or not torch.equal(model(X), before)
+
+
+def test_an_optimizer_step_is_seen(model):
+    optimizer = torch.optim.SGD([d.weight for d in denoisers(model).values()], lr=1.0)
+    with torch.no_grad():
+        before = model(X)
+    model(X).square().sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert torch.equal(model(X), fresh(model, X)) and not torch.equal(model(X), before)
+
+
+def test_once_a_step_with_a_graph_of_its_own(model, computed):
+    for _ in range(2):  # as gradient accumulation: no weight changes between two backward passes
+        with one_weight_per_step(denoisers(model)):
+            (model(X) + model(X)).sum().backward()
+    assert len(computed) == 4
+    gradient = denoisers(model)['conv1'].weight.grad.clone()
+    model.zero_grad()
+    for _ in range(4):
+        model(X).sum().backward()
+    assert torch.allclose(denoisers(model)['conv1'].weight.grad, gradient, rtol=1e-4)
+
+
+def test_a_weight_without_a_graph_is_not_trained_through(model):
+    with one_weight_per_step(denoisers(model)):
+        with torch.no_grad():
+            model(X)
+        model(X).sum().backward()
+    assert all(d.weight.grad is not None for d in denoisers(model).values())
+    with torch.inference_mode():
+        model(X)
+    x = X.clone().requires_grad_()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model(x).sum().backward()  # saves weights for backward, which those of inference mode forbid
+    assert x.grad is not None
+
+
+@torch.no_grad()
+def test_fusion_uses_the_weights_that_are(model):
+    model(X)
+    model.conv1.parametrizations.weight[0].weight.data.mul_(2)
+    expected = fresh(model, X)
+    assert torch.equal(fuse_denoisers(model)(X), expected)
