@@ -1,5 +1,7 @@
 """DenoiseRep for OpenMMLab: train a denoiser for each layer, fuse it, deploy the stock network."""
 
+from .calibration import calibrate
+from .calibration_job import calibrate_checkpoint
 from .config import to_denoiserep_config, to_stock_config
 from .conversion import denoisers, fuse_denoisers, insert_denoisers
 from .denoiser import Denoiser
@@ -16,6 +18,8 @@ __all__ = [
     'NoiseSchedule',
     'ResumableSeedHook',
     '__version__',
+    'calibrate',
+    'calibrate_checkpoint',
     'denoisers',
     'fuse_checkpoint',
     'fuse_denoisers',

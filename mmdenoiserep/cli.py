@@ -8,6 +8,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from logging import WARNING
 from pathlib import Path
+from typing import Optional, Sequence
 
 from mmengine.config import Config, DictAction
 from mmengine.config import utils as config_utils
@@ -17,7 +18,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .config import to_denoiserep_config, without_sync_norms
+from .config import is_denoiserep_config, to_denoiserep_config, without_sync_norms
 from .hooks.denoiserep_hook import MODES
 
 #: What every DenoiseRep config shares, beside the tools that use it.
@@ -77,6 +78,25 @@ def load_config(path: str) -> Config:
         return get_config(path) if package else Config.fromfile(path)
     except FileNotFoundError as error:
         raise SystemExit(f'there is no config {path} ({error})') from None
+
+
+def load_denoiserep_config(
+    path: str, targets: Optional[Sequence[str]] = None, options: Optional[dict] = None
+) -> Config:
+    """Load a DenoiseRep config, or make one of a stock config; then override settings.
+
+    Raises:
+        ValueError: If ``targets`` are given for a DenoiseRep config, which has its own, or the
+            stock config cannot be given denoisers.
+    """
+    config = load_config(path)
+    if not is_denoiserep_config(config):
+        config = to_denoiserep_config(config, Config.fromfile(SHARED).custom_hooks, targets)
+    elif targets:
+        raise ValueError(f'{path} has denoisers already, with targets of its own')
+    if options:
+        config.merge_from_dict(options)
+    return config
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:

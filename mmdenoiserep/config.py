@@ -9,6 +9,12 @@ from mmengine.config import Config, ConfigDict
 BACKBONE = 'DenoiseRepBackbone'
 
 
+def is_denoiserep_config(config: Config) -> bool:
+    """Whether a part of a config's model is wrapped already."""
+    model = config.get('model') or {}
+    return _unwrap(model) != model
+
+
 def to_denoiserep_config(
     config: Config, hooks: Sequence[dict], targets: Optional[Sequence[str]] = None
 ) -> Config:
@@ -26,7 +32,7 @@ def to_denoiserep_config(
         ValueError: If the config has denoisers already, or no ``model.backbone`` to wrap.
     """
     model = config.get('model') or {}
-    if _unwrap(model) != model:
+    if is_denoiserep_config(config):
         raise ValueError('the config has denoisers already')
     if not isinstance(model.get('backbone'), dict):
         raise ValueError(
@@ -54,13 +60,12 @@ def to_stock_config(config: Config) -> Config:
         ValueError: If the config has no DenoiseRepBackbone.
     """
     config = copy.deepcopy(config)
-    model = _unwrap(config.model)
-    if model == config.model:
+    if not is_denoiserep_config(config):
         raise ValueError(
             f"the config has no model part of type 'mmdenoiserep.{BACKBONE}'; give the "
             'DenoiseRep config that the checkpoint was trained with'
         )
-    config.model = model
+    config.model = _unwrap(config.model)
     hooks = [h for h in config.get('custom_hooks') or [] if not _is_ours(h.get('type'))]
     config.custom_hooks = hooks
     for part in ('val_evaluator', 'test_evaluator'):

@@ -10,6 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
+from ..calibration import calibrate
 from ..conversion import denoisers, record_noise_losses
 from ..denoiser import one_weight_per_step
 from ..fusion import fuse_checkpoint
@@ -17,6 +18,7 @@ from ..initialization import initialize_as_stock
 from ..registry import HOOKS
 
 MODES = ('label-aug', 'label-free', 'alternating')
+INITS = ('zero', 'calibrated')
 
 
 @HOOKS.register_module()
@@ -43,12 +45,15 @@ class DenoiseRepHook(Hook):
             iteration-based loop. Defaults to 10.
         max_tokens (int, optional): Most tokens of a layer's input on which its noise loss is
             estimated in a step; None takes all. Defaults to 256.
+        init (str): 'zero' starts at the stock model; 'calibrated' at the closed form, from one pass
+            over training images. Denoisers that a checkpoint brings are kept. Defaults to 'zero'.
+        calibration_images (int): Images of that pass, over all processes. Defaults to 512.
         log_interval (int): Iterations between two logs of the layers' losses. Defaults to 50.
         fuse (bool): Whether to write ``fused.pth`` and ``fused.py``, the stock checkpoint and
             config, beside the last checkpoint when training ends. Defaults to True.
 
     Raises:
-        ValueError: If the mode is unknown or λ or an interval is out of range.
+        ValueError: If mode or init is unknown or a number is out of range.
     """
 
     priority = 'NORMAL'
@@ -59,21 +64,30 @@ class DenoiseRepHook(Hook):
         lambda_: float = 0.1,
         period: int = 10,
         max_tokens: Optional[int] = 256,
+        init: str = 'zero',
+        calibration_images: int = 512,
         log_interval: int = 50,
         fuse: bool = True,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
+        if init not in INITS:
+            raise ValueError(f'init must be one of {INITS}, got {init!r}')
         if not 0 <= lambda_ < 1:
             raise ValueError(
                 f"lambda_ must be in [0, 1), got {lambda_}; lambda_ = 1 is mode='label-free'"
             )
-        if min(period, log_interval, 1 if max_tokens is None else max_tokens) < 1:
-            raise ValueError('period, log_interval and max_tokens must be at least 1')
+        if (
+            min(period, log_interval, calibration_images, 1 if max_tokens is None else max_tokens)
+            < 1
+        ):
+            raise ValueError('period, log_interval, calibration_images, max_tokens: at least 1')
         self.mode = mode
         self.lambda_ = lambda_
         self.period = period
         self.max_tokens = max_tokens
+        self.init = init
+        self.calibration_images = calibration_images
         self.log_interval = log_interval
         self.fuse = fuse
         #: What trains now: 'label-aug', 'label-free' or 'base'.
@@ -104,6 +118,12 @@ class DenoiseRepHook(Hook):
     def before_train(self, runner: Runner) -> None:
         # Here and not in `before_run`: EMAHook copies the model there, and a copy must not
         # record losses.
+        untrained = not any(d.weight.any() for d in self._denoisers.values())
+        if self.init == 'calibrated' and untrained:
+            share = -(-self.calibration_images // runner.world_size)
+            model = _unwrapped(runner)
+            seen = calibrate(model, runner.train_dataloader, share, training=True)
+            runner.logger.info(f'DenoiseRep: calibrated on {seen * runner.world_size} images')
         _install_forward(_unwrapped(runner), self)
 
     def before_train_iter(
