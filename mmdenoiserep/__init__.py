@@ -8,12 +8,13 @@ from .denoiser import Denoiser
 from .diffusion import NoiseSchedule
 from .fusion import fuse_checkpoint
 from .hooks import DenoiseRepHook, ResumableSeedHook
-from .models import DenoiseRepBackbone
+from .models import DenoiseRepBackbone, DenoiseRepMinus
 from .version import __version__
 
 __all__ = [
     'DenoiseRepBackbone',
     'DenoiseRepHook',
+    'DenoiseRepMinus',
     'Denoiser',
     'NoiseSchedule',
     'ResumableSeedHook',

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.config import utils as config_utils
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
-from samples import make_small, predict
+from tiny import make_small, predict
 
 # As tools/*.py do, for the maintained line's mmseg.
 try:

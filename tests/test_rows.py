@@ -21,10 +21,11 @@ import torch
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from samples import make_small, predict, sample
+from tiny import make_small, predict
 from torch import nn
 
 from mmdenoiserep import DenoiseRepHook, denoisers, fuse_denoisers, to_stock_config
+from mmdenoiserep.benchmark.samples import sample
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.config import without_sync_norms
 

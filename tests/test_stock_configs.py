@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
-from samples import make_small, predict, sample
 from test_rows import assert_same, stock_worker  # noqa: F401  (a fixture)
+from tiny import make_small, predict
 
 from mmdenoiserep import denoisers
+from mmdenoiserep.benchmark.samples import sample
 from mmdenoiserep.cli import load_config
 
 pytest.importorskip('mmdet')

@@ -15,6 +15,7 @@ from ..conversion import denoisers, record_noise_losses
 from ..denoiser import one_weight_per_step
 from ..fusion import fuse_checkpoint
 from ..initialization import initialize_as_stock
+from ..models.minus import feature_denoisers
 from ..registry import HOOKS
 
 MODES = ('label-aug', 'label-free', 'alternating')
@@ -98,6 +99,9 @@ class DenoiseRepHook(Hook):
     def before_run(self, runner: Runner) -> None:
         model = _unwrapped(runner)
         self._denoisers = denoisers(model)
+        # DenoiseRep⁻ trains alike but has nothing to fuse.
+        self._fusable = bool(self._denoisers)
+        self._denoisers = self._denoisers or feature_denoisers(model)
         if not self._denoisers:
             raise ValueError(
                 'DenoiseRepHook found no denoisers in the model; wrap its backbone: '
@@ -119,7 +123,7 @@ class DenoiseRepHook(Hook):
         # Here and not in `before_run`: EMAHook copies the model there, and a copy must not
         # record losses.
         untrained = not any(d.weight.any() for d in self._denoisers.values())
-        if self.init == 'calibrated' and untrained:
+        if self.init == 'calibrated' and self._fusable and untrained:
             share = -(-self.calibration_images // runner.world_size)
             model = _unwrapped(runner)
             seen = calibrate(model, runner.train_dataloader, share, training=True)
@@ -169,7 +173,7 @@ class DenoiseRepHook(Hook):
         model = _unwrapped(runner)
         vars(model).pop('forward', None)
         self._noise_losses = {}
-        if self.fuse and runner.rank == 0:
+        if self.fuse and self._fusable and runner.rank == 0:
             self._write_fused(runner)
 
     def losses(self, model: nn.Module, forward, args: tuple, kwargs: dict) -> dict:
@@ -177,7 +181,7 @@ class DenoiseRepHook(Hook):
         self._noise_losses = {}
         if self.phase == 'base' or (self.phase == 'label-aug' and self.lambda_ == 0):
             return forward(*args, **kwargs)
-        with one_weight_per_step(self._denoisers), record_noise_losses(
+        with one_weight_per_step(self._denoisers if self._fusable else {}), record_noise_losses(
             self._denoisers, self.max_tokens, self._seed
         ) as noise_losses:
             if self.phase == 'label-free':
@@ -196,7 +200,7 @@ class DenoiseRepHook(Hook):
         return losses
 
     def _parameters(self) -> List[nn.Parameter]:
-        return [d.weight for d in self._denoisers.values()]
+        return [p for d in self._denoisers.values() for p in d.parameters()]
 
     def _phase_at(self, runner: Runner) -> str:
         if self.mode != 'alternating':

@@ -1,3 +1,4 @@
 from .backbone import DenoiseRepBackbone
+from .minus import DenoiseRepMinus
 
-__all__ = ['DenoiseRepBackbone']
+__all__ = ['DenoiseRepBackbone', 'DenoiseRepMinus']

@@ -1,0 +1,64 @@
+"""The benchmark's harness, and the tool on the smallest row."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toy import ToyBackbone
+
+from mmdenoiserep import denoisers, insert_denoisers
+from mmdenoiserep.benchmark.dense import DenseFormulation
+from mmdenoiserep.benchmark.timing import Step, alternate
+from mmdenoiserep.denoiser import observe_inputs
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_steps_alternate_and_warm_up_rounds_do_not_count():
+    calls = []
+    steps = {
+        name: Step(lambda argument, name=name: calls.append((name, argument)), lambda: 7)
+        for name in 'abc'
+    }
+    timings = alternate(steps, rounds=3, warmup=1)
+    assert [name for name, _ in calls] == list('abccbaabccba')
+    assert {argument for _, argument in calls} == {7}
+    for timing in timings.values():
+        assert len(timing.samples) == 3 and sorted(timing.samples)[1] == timing.median
+
+
+def test_the_dense_formulation_predicts_at_every_token_of_every_layer():
+    model = insert_denoisers(ToyBackbone()).eval()
+    found = denoisers(model)
+    dense = DenseFormulation(found, hidden=5)
+    with torch.no_grad(), observe_inputs(found, dense.observe):
+        model(torch.randn(2, 3, 12, 12))
+    dense.loss().backward()
+    assert all(p.grad.any() for p in dense.parameters())
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.slow
+def test_the_tool_measures_everything(tmp_path):
+    pytest.importorskip('mmseg')
+    command = [
+        *(sys.executable, 'tools/benchmark.py', 'configs/segformer_mit-b0_denoiserep.py'),
+        *('--size', '64', '64', '--rounds', '2', '--num-images', '2', '--device', 'cpu'),
+        *('--json', tmp_path / 'out.json', '--plot', tmp_path / 'out.png'),
+    ]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    out = json.loads((tmp_path / 'out.json').read_text())
+    assert out['size'] == [64, 64] and out['threads'] >= 1
+    records = out['records']
+    assert {'baseline', 'DenoiseRep⁻', 'label-aug step', 'calibration'} <= records.keys()
+    assert all(len(record['samples']) == 2 for record in records.values())
+    baseline, fused = records['baseline'], records['DenoiseRep, fused']
+    for key in ('flops', 'parameters'):
+        assert baseline[key] == fused[key] < records['DenoiseRep⁻'][key]
+    assert baseline['parameters'] < records['DenoiseRep, unfused']['parameters']
+    assert all(records[name]['peak_memory'] > 2**20 for name in ('baseline', 'stock step'))
+    assert (tmp_path / 'out.png').stat().st_size > 1000
