@@ -134,3 +134,31 @@ def test_train_fuse_and_load(name, layers, options, shapes, scenes, tmp_path, st
     )
     assert stock_worker(**job, checkpoint=work['fused.pth'], size=SIZE, strict=True)
     assert_same(torch.load(tmp_path / 'out.pth'), predict(model, batch))
+
+
+@pytest.mark.slow
+def test_merged_data_trains_without_annotations(shapes, tmp_path):
+    """COCO's part without its labels, and a folder of images that have none."""
+    datasets = 'train_dataloader.dataset.datasets'
+    options = [
+        *COMMON,
+        'load_from=None',
+        'train_cfg.max_epochs=1',
+        f'{datasets}.0.data_root={shapes}/',
+        f'{datasets}.0.ann_file=annotations/instances_train.json',
+        f'{datasets}.0.data_prefix.img=train/',
+        f'{datasets}.0.metainfo.classes=(circle,square,triangle)',
+        f'{datasets}.0.pipeline.1.scale=(64,64)',
+        f'{datasets}.1.data_prefix={shapes}/val',
+        f'{datasets}.1.pipeline.1.scale=(64,64)',
+    ]
+    config = 'configs/mask-rcnn_swinv2-t_denoiserep_merged.py'
+    command = [sys.executable, 'tools/train.py', config, '--work-dir', str(tmp_path)]
+    done = subprocess.run(
+        [*command, '--cfg-options', *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert 'Epoch(train) [1][3/3]' in done.stdout  # four images and one, in batches of two
+    assert 'label-free, 24 denoisers' in done.stdout
+    meta = torch.load(tmp_path / 'fused.pth', weights_only=False)['meta']['dataset_meta']
+    assert meta['classes'] == ('circle', 'square', 'triangle')

