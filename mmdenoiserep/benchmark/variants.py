@@ -8,7 +8,6 @@ from typing import Callable, Dict, NamedTuple, Tuple
 
 import torch
 from mmengine.config import Config
-from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
@@ -51,7 +50,7 @@ class Case(NamedTuple):
         if preprocessor.get('size'):  # to which training pads
             preprocessor.size = self.size
         torch.manual_seed(0)
-        model = revert_sync_batchnorm(MODELS.build(part))
+        model = MODELS.build(part)
         for denoiser in denoisers(model).values():
             nn.init.normal_(denoiser.weight, std=0.1 * denoiser.weight.shape[1] ** -0.5)
         return model.to(self.device)
