@@ -17,7 +17,7 @@ from mmengine.utils import ProgressBar
 from torch import nn
 
 from .calibration import calibrate
-from .checkpoint import atomic_write, load_checkpoint_file
+from .checkpoint import atomic_write, load_checkpoint_file, weights_of
 from .config import without_sync_norms
 from .conversion import denoisers, is_fused
 from .fusion import FusionReport, fuse_checkpoint
@@ -129,7 +129,7 @@ def _load_model(config: Config, checkpoint: str):
     if config.get('data_preprocessor'):
         part.setdefault('data_preprocessor', copy.deepcopy(config.data_preprocessor))
     model: nn.Module = MODELS.build(part)
-    weights = {k[7:] if k.startswith('module.') else k: v for k, v in source['state_dict'].items()}
+    weights = weights_of(source)
     missing, unexpected = model.load_state_dict(weights, strict=False)
     missing = [key for key in missing if key not in weights]
     if missing:

@@ -51,6 +51,13 @@ def load_checkpoint_file(path: str) -> Dict[str, Any]:
     return checkpoint
 
 
+def weights_of(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
+    """The state dict without the 'module.' that distributed training may have put in front."""
+    return collections.OrderedDict(
+        (re.sub(r'^module\.', '', key), value) for key, value in checkpoint['state_dict'].items()
+    )
+
+
 @contextmanager
 def atomic_write(path: str) -> Iterator[BinaryIO]:
     """Open a file that takes its place under ``path`` only when it is complete."""

@@ -2,8 +2,6 @@
 
 import copy
 import os.path as osp
-import re
-from collections import OrderedDict
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
 
@@ -13,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from .checkpoint import atomic_write, load_checkpoint_file
+from .checkpoint import atomic_write, load_checkpoint_file, weights_of
 from .config import to_stock_config, without_sync_norms
 from .conversion import (
     FUSED_MARK,
@@ -134,10 +132,7 @@ def _denoise_input(denoiser):
 
 
 def _checked_weights(source: Dict[str, Any], path: str) -> Dict[str, Tensor]:
-    # Distributed training may have put 'module.' in front, which MMEngine ignores too.
-    weights = OrderedDict(
-        (re.sub(r'^module\.', '', key), value) for key, value in source['state_dict'].items()
-    )
+    weights = weights_of(source)
     if is_fused(source['state_dict']):
         raise ValueError(f'{path} is fused already; load it into its stock config')
     if not any(DENOISER_KEY in key for key in weights):
