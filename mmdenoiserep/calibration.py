@@ -149,10 +149,14 @@ def calibrate(
         for module, mode in modes.items():
             module.training = mode
     moments.merge()
-    solved = {
-        name: closed_form(moments.of(name), denoiser.schedule.alpha_bar(denoiser.step))
-        for name, denoiser in found.items()
-    }
+    solved = {name: _solve(moments.of(name), denoiser) for name, denoiser in found.items()}
     for name, denoiser in found.items():
         denoiser.weight.copy_(solved[name])
     return seen
+
+
+def _solve(moment: Tensor, denoiser: Denoiser) -> Tensor:
+    if denoiser.noise_scale == 'rms':
+        mean_square = moment.diagonal(dim1=-2, dim2=-1).mean()
+        moment = moment / mean_square.clamp_min(torch.finfo(torch.float32).tiny)
+    return closed_form(moment, denoiser.schedule.alpha_bar(denoiser.step))

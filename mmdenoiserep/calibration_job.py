@@ -20,7 +20,7 @@ from .calibration import calibrate
 from .checkpoint import atomic_write, load_checkpoint_file, weights_of
 from .config import without_sync_norms
 from .conversion import denoisers, is_fused
-from .fusion import FusionReport, fuse_checkpoint
+from .fusion import FusionReport, fuse_checkpoint, load_exactly
 from .version import __version__
 
 
@@ -129,14 +129,7 @@ def _load_model(config: Config, checkpoint: str):
     if config.get('data_preprocessor'):
         part.setdefault('data_preprocessor', copy.deepcopy(config.data_preprocessor))
     model: nn.Module = MODELS.build(part)
-    weights = weights_of(source)
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    missing = [key for key in missing if key not in weights]
-    if missing:
-        raise ValueError(
-            f'{checkpoint} does not match the config: it lacks {missing[0]!r}'
-            + (f' and {len(missing) - 1} more keys' if len(missing) > 1 else '')
-        )
+    unexpected = load_exactly(model, weights_of(source), checkpoint)
     if unexpected:
         print_log(f'not used of {checkpoint}: {", ".join(unexpected)}', 'current')
     dataset_meta = source.get('meta', {}).get('dataset_meta')

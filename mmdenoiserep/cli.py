@@ -91,12 +91,21 @@ def load_denoiserep_config(
     """
     config = load_config(path)
     if not is_denoiserep_config(config):
-        config = to_denoiserep_config(config, Config.fromfile(SHARED).custom_hooks, targets)
+        config = with_denoisers(config, targets)
     elif targets:
         raise ValueError(f'{path} has denoisers already, with targets of its own')
     if options:
         config.merge_from_dict(options)
     return config
+
+
+def with_denoisers(config: Config, targets: Optional[Sequence[str]] = None) -> Config:
+    """A stock config with denoisers and the hooks that every DenoiseRep config shares.
+
+    Raises:
+        ValueError: See :func:`mmdenoiserep.to_denoiserep_config`.
+    """
+    return to_denoiserep_config(config, Config.fromfile(SHARED).custom_hooks, targets)
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
@@ -109,7 +118,12 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     config = load_config(args.config)
     denoiserep = getattr(args, 'denoiserep', False)
     if denoiserep:
-        config = _with_denoisers(config, args)
+        try:
+            config = with_denoisers(config, args.targets)
+        except ValueError as error:
+            raise SystemExit(f'{args.config}: {error}') from None
+        if args.mode:
+            config.custom_hooks[0].mode = args.mode
     elif getattr(args, 'targets', None) or getattr(args, 'mode', None):
         raise SystemExit(
             '--targets and --mode go with --denoiserep; a DenoiseRep config has its own, which '
@@ -143,16 +157,6 @@ def build_runner(config: Config) -> Runner:
             '--cfg-options load_from=PATH when training'
         )
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-
-
-def _with_denoisers(config: Config, args: argparse.Namespace) -> Config:
-    hooks = Config.fromfile(SHARED).custom_hooks
-    if args.mode:
-        hooks[0].mode = args.mode
-    try:
-        return to_denoiserep_config(config, hooks, args.targets)
-    except ValueError as error:
-        raise SystemExit(f'{args.config}: {error}') from None
 
 
 def _full_precision_without_gpu(config: Config) -> None:

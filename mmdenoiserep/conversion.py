@@ -26,13 +26,18 @@ def insert_denoisers(
     *,
     schedule: Optional[NoiseSchedule] = None,
     loss: str = 'l1',
+    estimate: str = 'previous',
+    noise_scale: str = 'unit',
+    last_step: int = 1,
+    spacing: int = 1,
     depthwise: bool = False,
     example: Optional[Tensor] = None,
 ) -> nn.Module:
     """Give layers of a network a denoiser each, in place.
 
     The N layers take the steps t = N, N-1, ..., 1 in the order in which data passes them: the
-    network is one reverse diffusion from its input to its output. All denoisers start at zero,
+    network is one reverse diffusion from its input to its output. ``last_step`` and ``spacing``
+    stretch that cascade. All denoisers start at zero,
     so the network's outputs do not change. Names of modules do not change either, and
     checkpoints of the stock network still load.
 
@@ -43,6 +48,10 @@ def insert_denoisers(
             Linear and Conv2d but the stem's first, whose input is an image and no feature.
         schedule (NoiseSchedule, optional): Defaults to DDPM's, T = 1000.
         loss (str): Penalty of the noise prediction: 'l1', 'l2' or 'l1+l2'. Defaults to 'l1'.
+        estimate (str): See :class:`Denoiser`, as for ``noise_scale``.
+        last_step (int): Step of the layer that data passes last. Defaults to 1.
+        spacing (int): Steps from a layer back to the one before it; with 0 all layers take
+            ``last_step``. Defaults to 1.
         depthwise (bool): Whether depthwise convolutions count too. Their denoiser is one number
             a channel, which rescales the channel but cannot denoise it. Defaults to False.
         example (Tensor, optional): An input that the network accepts, for the forward pass that
@@ -53,7 +62,7 @@ def insert_denoisers(
 
     Raises:
         ValueError: If the network has denoisers already, a target matches nothing, a target is
-            never called, or there are more layers than diffusion steps.
+            never called, or the cascade needs more steps than the schedule has.
 
     Examples:
         >>> insert_denoisers(model, targets=[r'.*\\.ffn\\..*'])
@@ -62,17 +71,22 @@ def insert_denoisers(
         raise ValueError(f'{type(model).__name__} has denoisers already; fuse them first')
     schedule = schedule or NoiseSchedule()
     names = select_layers(model, targets, depthwise, example)
-    if len(names) > schedule.num_steps:
+    steps = [last_step + spacing * i for i in reversed(range(len(names)))]
+    if last_step < 1 or spacing < 0:
         raise ValueError(
-            f'{len(names)} layers need as many diffusion steps, but the schedule has '
-            f'{schedule.num_steps}; narrow `targets` or raise `num_steps`'
+            f'last_step must be at least 1 and spacing at least 0, got {last_step} and {spacing}'
         )
-    for step, name in zip(range(len(names), 0, -1), names):
+    if steps[0] > schedule.num_steps:
+        raise ValueError(
+            f'the cascade of {len(names)} layers begins at step {steps[0]}, but the schedule has '
+            f'{schedule.num_steps}; narrow `targets`, lower `spacing` or raise `num_steps`'
+        )
+    for step, name in zip(steps, names):
         layer = model.get_submodule(name)
-        attach(layer, Denoiser(layer, step, schedule, loss))
+        attach(layer, Denoiser(layer, step, schedule, loss, estimate, noise_scale))
     print_log(
-        f'{len(names)} denoisers inserted, from {names[0]!r} (t = {len(names)}) '
-        f'to {names[-1]!r} (t = 1)',
+        f'{len(names)} denoisers inserted, from {names[0]!r} (t = {steps[0]}) '
+        f'to {names[-1]!r} (t = {steps[-1]})',
         'current',
     )
     return model
@@ -187,7 +201,7 @@ def attach(layer: nn.Module, denoiser: Denoiser) -> None:
 
 def detach(layer: nn.Module, fuse: bool = False) -> None:
     """Make a layer stock again, with the fused weight or with its own."""
-    # Where W_D = 0, W - C_1 W 0 could still turn a -0.0 into 0.0: keep the stock bytes.
+    # Where W_D = 0, W - c W 0 could still turn a -0.0 into 0.0: keep the stock bytes.
     fuse = fuse and bool(denoiser_of(layer).weight.any())
     # A deepcopy shares the class that PyTorch made for the parametrized layer, and removing the
     # parametrization deletes ``weight`` from it: without a class of its own, copies would break.

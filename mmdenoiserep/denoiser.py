@@ -12,6 +12,7 @@ from .diffusion import NoiseSchedule
 from .tokens import sample_tokens
 
 LOSSES = ('l1', 'l2', 'l1+l2')
+NOISE_SCALES = ('unit', 'rms')
 #: What every key of a denoiser contains in a state dict, and no stock key does.
 DENOISER_KEY = '.parametrizations.weight.0.'
 Layer = Union[nn.Linear, nn.Conv2d]
@@ -21,8 +22,9 @@ class Denoiser(nn.Module):
     r"""Linear, bias-free noise predictor :math:`D(x_t) = W_D x_t` of one layer.
 
     One denoising step maps the layer's input x to :math:`A x` with
-    :math:`A = I - C_1(t) W_D`. As a parametrization (:mod:`torch.nn.utils.parametrize`) the
-    module maps the layer's weight W to :math:`W A`, so the layer always runs fused.
+    :math:`A = I - c W_D`, with c = :math:`C_1(t)` by default. As a parametrization
+    (:mod:`torch.nn.utils.parametrize`) the module maps the layer's weight W to :math:`W A`, so the
+    layer always runs fused.
 
     :math:`W_D` starts at zero: the layer is then the stock layer bit for bit. It is stored in
     :attr:`weight` with shape (G, C/G, C/G), one block for each of G groups of input channels.
@@ -32,9 +34,14 @@ class Denoiser(nn.Module):
         step (int): The layer's fixed diffusion step t, counted from 1.
         schedule (NoiseSchedule, optional): Defaults to DDPM's.
         loss (str): Penalty of the noise prediction: 'l1', 'l2' or 'l1+l2'. Defaults to 'l1'.
+        estimate (str): What the step moves x to: 'previous' or 'x0'; see
+            :meth:`NoiseSchedule.factor`. Defaults to 'previous'.
+        noise_scale (str): Standard deviation of the noise that :math:`W_D` learns to predict:
+            'unit' is 1; 'rms' is the root mean square of the layer's features, so that a step
+            means the same signal-to-noise ratio in every layer. Defaults to 'unit'.
 
     Raises:
-        ValueError: If the step is not in the schedule or the loss is unknown.
+        ValueError: If the step is not in the schedule or an option is unknown.
     """
 
     def __init__(
@@ -43,14 +50,19 @@ class Denoiser(nn.Module):
         step: int,
         schedule: Optional[NoiseSchedule] = None,
         loss: str = 'l1',
+        estimate: str = 'previous',
+        noise_scale: str = 'unit',
     ) -> None:
         super().__init__()
         if loss not in LOSSES:
             raise ValueError(f'loss must be one of {LOSSES}, got {loss!r}')
+        if noise_scale not in NOISE_SCALES:
+            raise ValueError(f'noise_scale must be one of {NOISE_SCALES}, got {noise_scale!r}')
         self.schedule = schedule or NoiseSchedule()
         self.step = step
-        self.c1 = self.schedule.c1(step)
+        self.factor = self.schedule.factor(step, estimate)
         self.loss = loss
+        self.noise_scale = noise_scale
         # A negative index serves batched and unbatched inputs alike.
         self.channel_dim = -3 if isinstance(layer, nn.Conv2d) else -1
         groups = getattr(layer, 'groups', 1)
@@ -60,7 +72,13 @@ class Denoiser(nn.Module):
         self.register_buffer(
             'diffusion',
             torch.tensor(
-                [step, self.schedule.num_steps, self.schedule.beta_start, self.schedule.beta_end],
+                [
+                    step,
+                    self.schedule.num_steps,
+                    self.schedule.beta_start,
+                    self.schedule.beta_end,
+                    self.factor,
+                ],
                 dtype=torch.float32,
                 device=layer.weight.device,
             ),
@@ -102,11 +120,11 @@ class Denoiser(nn.Module):
 
     def _fuse(self, weight: Tensor) -> Tensor:
         groups, width, _ = self.weight.shape
-        # Half precision would lose what small steps do: C_1 W_D is of the order of 1e-3.
+        # Half precision would lose what small steps do: c W_D is of the order of 1e-3.
         with torch.autocast(weight.device.type, enabled=False):
             blocks = weight.reshape(groups, weight.shape[0] // groups, width, -1)
             change = torch.einsum('gock,gcd->godk', blocks, self.weight)
-            return weight - self.c1 * change.reshape(weight.shape)
+            return weight - self.factor * change.reshape(weight.shape)
 
     def predict_noise(self, x_t: Tensor) -> Tensor:
         """W_D x_t at every token or pixel; (..., C) for Linear, (..., C, H, W) for Conv2d."""
@@ -118,7 +136,7 @@ class Denoiser(nn.Module):
 
     def denoise(self, x: Tensor) -> Tensor:
         """One explicit denoising step A x of the layer's input: what fusion must reproduce."""
-        return x - self.c1 * self.predict_noise(x)
+        return x - self.factor * self.predict_noise(x)
 
     def noise_loss(
         self,
@@ -140,6 +158,8 @@ class Denoiser(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = sample_tokens(x.detach(), self.channel_dim, max_tokens, generator)
             x = x.to(self.weight.dtype)
+            if self.noise_scale == 'rms':  # features in units of their noise
+                x = x / x.square().mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny)
             noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
             groups, width, _ = self.weight.shape
             x_t = self.schedule.q_sample(x, self.step, noise).reshape(-1, groups, width)
@@ -158,14 +178,16 @@ class Denoiser(nn.Module):
         # Raised rather than collected: MMEngine would only warn, and W_D would act at a step
         # that it was not trained for.
         saved = state_dict.get(f'{prefix}diffusion')
-        if saved is not None and not torch.allclose(
-            saved.to(self.diffusion), self.diffusion, rtol=1e-2
+        if saved is not None and not (
+            saved.shape == self.diffusion.shape
+            and torch.allclose(saved.to(self.diffusion), self.diffusion, rtol=1e-2)
         ):
             layer = prefix.split('.parametrizations.')[0]
             raise RuntimeError(
                 f'the denoiser of {layer!r} was trained with [step, num_steps, beta_start, '
-                f'beta_end] = {saved.tolist()}, but the config gives {self.diffusion.tolist()}; '
-                "use the targets and the schedule of the checkpoint's own config"
+                f'beta_end, factor] = {saved.tolist()}, but the config gives '
+                f'{self.diffusion.tolist()}; '
+                "use the targets, the steps and the schedule of the checkpoint's own config"
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

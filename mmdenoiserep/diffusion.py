@@ -5,6 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+#: What one denoising step may move a feature to.
+ESTIMATES = ('previous', 'x0')
+
 
 class NoiseSchedule:
     r"""Linear noise schedule of DDPM (Ho et al. 2020, section 4).
@@ -58,6 +61,23 @@ class NoiseSchedule:
         """
         alpha, alpha_bar = self.alpha(t), self.alpha_bar(t)
         return (1 - alpha) / (math.sqrt(alpha) * math.sqrt(1 - alpha_bar))
+
+    def factor(self, t: int, estimate: str = 'previous') -> float:
+        r"""Factor c of the predicted noise in :math:`A = I - c W_D`.
+
+        Args:
+            t (int): Step, counted from 1.
+            estimate (str): What the layer's input is moved to. 'previous' is :math:`x_{t-1}`, with
+                :math:`c = C_1(t)`. 'x0' is the clean feature that the noise prediction implies,
+                with :math:`c = \sqrt{1 - \bar\alpha_t}` (DDPM equation 15); as in the former, x is
+                not divided by what the forward process would have multiplied it with.
+
+        Raises:
+            ValueError: If the step is not in the schedule or the estimate is unknown.
+        """
+        if estimate not in ESTIMATES:
+            raise ValueError(f'estimate must be one of {ESTIMATES}, got {estimate!r}')
+        return self.c1(t) if estimate == 'previous' else math.sqrt(1 - self.alpha_bar(t))
 
     def q_sample(self, x: Tensor, t: int, noise: Tensor) -> Tensor:
         r"""Diffuse a feature to step ``t`` (DDPM equation 4).

@@ -84,7 +84,12 @@ def fuse_checkpoint(
 
     init_default_scope(config.get('default_scope', 'mmengine'))
     model = _build(config)
-    _load_exactly(model, weights, checkpoint)
+    unexpected = load_exactly(model, weights, checkpoint)
+    if unexpected:
+        raise ValueError(
+            f'{checkpoint} does not match the config: the model of the config has no place for '
+            + _first_of(unexpected)
+        )
     found = denoisers(model)
     inputs, expected = _explicit_features(model) if check else (None, None)
     fuse_denoisers(model)
@@ -139,9 +144,6 @@ def _checked_weights(source: Dict[str, Any], path: str) -> Dict[str, Tensor]:
         raise ValueError(
             f'{path} holds no denoisers: it is a stock checkpoint, or that of another model'
         )
-    for key, value in weights.items():
-        if isinstance(value, Tensor) and not torch.isfinite(value).all():
-            raise ValueError(f'{path} holds NaN or infinity in {key!r}; nothing was written')
     return weights
 
 
@@ -153,7 +155,23 @@ def _build(config: Config) -> nn.Module:
     return model
 
 
-def _load_exactly(model: nn.Module, weights: Dict[str, Tensor], path: str) -> None:
+def load_exactly(model: nn.Module, weights: Dict[str, Tensor], path: str) -> List[str]:
+    """Load a state dict that must be finite and have all that the model has.
+
+    Args:
+        model (nn.Module): Any model.
+        weights (dict[str, Tensor]): The state dict.
+        path (str): Where it is from, for messages.
+
+    Returns:
+        list[str]: Keys that the model has no place for.
+
+    Raises:
+        ValueError: In one line, if it does not fit.
+    """
+    for key, value in weights.items():
+        if isinstance(value, Tensor) and not torch.isfinite(value).all():
+            raise ValueError(f'{path} holds NaN or infinity in {key!r}; nothing was written')
     try:
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # shapes, or denoisers of another schedule
@@ -161,14 +179,13 @@ def _load_exactly(model: nn.Module, weights: Dict[str, Tensor], path: str) -> No
         raise ValueError(f'{path} does not match the config: {lines[-1]}') from error
     # A model may drop keys on purpose and rebuild them (SwinV2's relative positions).
     missing = [key for key in missing if key not in weights]
-    if missing or unexpected:
-        what = 'lacks' if missing else 'has no place for'
-        keys: Sequence[str] = missing or unexpected
-        subject = path if missing else 'the model of the config'
-        raise ValueError(
-            f'{path} does not match the config: {subject} {what} {keys[0]!r}'
-            + (f' and {len(keys) - 1} more keys' if len(keys) > 1 else '')
-        )
+    if missing:
+        raise ValueError(f'{path} does not match the config: {path} lacks {_first_of(missing)}')
+    return unexpected
+
+
+def _first_of(keys: Sequence[str]) -> str:
+    return f'{keys[0]!r}' + (f' and {len(keys) - 1} more keys' if len(keys) > 1 else '')
 
 
 def _stock_state(model: nn.Module, stock: nn.Module, fused: List[str]) -> Dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """mmdenoiserep's children of MMEngine's registries."""
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -13,4 +14,7 @@ HOOKS = Registry(
 )
 METRICS = Registry(
     'metric', parent=MMENGINE_METRICS, scope='mmdenoiserep', locations=['mmdenoiserep.metrics']
+)
+DATASETS = Registry(
+    'dataset', parent=MMENGINE_DATASETS, scope='mmdenoiserep', locations=['mmdenoiserep.datasets']
 )

@@ -11,8 +11,15 @@ from test_tools import config, stock_config, tool  # noqa: F401  (fixtures)
 from torch import multiprocessing, nn
 from toy import ToyBackbone, toy_config
 
-from mmdenoiserep import DenoiseRepHook, calibrate, denoisers, fuse_denoisers, insert_denoisers
-from mmdenoiserep.calibration import SecondMoments, closed_form
+from mmdenoiserep import (
+    DenoiseRepHook,
+    NoiseSchedule,
+    calibrate,
+    denoisers,
+    fuse_denoisers,
+    insert_denoisers,
+)
+from mmdenoiserep.calibration import SecondMoments, _solve, closed_form
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.denoiser import observe_inputs
 
@@ -100,6 +107,18 @@ def test_calibrate_sets_the_denoisers_and_nothing_else():
     assert all(torch.equal(v, stock[k]) for k, v in fuse_denoisers(model).state_dict().items())
 
 
+def test_calibration_in_units_of_the_features():
+    """With noise_scale='rms' the scale of a layer's features does not matter."""
+    moment = torch.eye(3, dtype=torch.float64)[None] * torch.tensor([4.0, 1.0, 0.5])
+    solved = []
+    for scale in (1.0, 100.0):
+        model = insert_denoisers(nn.Sequential(nn.Linear(3, 3)), ['0'], noise_scale='rms')
+        solved.append(_solve(scale * moment, denoisers(model)['0']))
+    assert torch.allclose(solved[0], solved[1])
+    alpha_bar = NoiseSchedule().alpha_bar(1)
+    assert torch.allclose(solved[0], closed_form(moment / (5.5 / 3), alpha_bar))
+
+
 @pytest.mark.parametrize('failure', [KeyboardInterrupt, ValueError])
 def test_an_interrupted_calibration_changes_nothing(failure):
     model, batches = model_and_batches()
@@ -184,9 +203,17 @@ def test_without_fuse_the_result_trains_further(stock, stock_config, tmp_path): 
 
 def test_bad_input_is_refused_and_nothing_is_written(stock, stock_config, config, tmp_path):  # noqa: F811
     path, _ = stock
-    broken = copy.deepcopy(torch.load(path))
-    del broken['state_dict']['backbone.conv1.weight']
-    torch.save(broken, tmp_path / 'broken.pth')
+    for name, change in (
+        ('lacking.pth', lambda state: state.pop('backbone.conv1.weight')),
+        (
+            'narrow.pth',
+            lambda state: state.update({'backbone.conv1.weight': torch.zeros(4, 8, 3, 3)}),
+        ),
+        ('broken.pth', lambda state: state['backbone.conv1.weight'].fill_(torch.nan)),
+    ):
+        changed = copy.deepcopy(torch.load(path))
+        change(changed['state_dict'])
+        torch.save(changed, tmp_path / name)
     before = set(tmp_path.iterdir())
     for arguments, message in (
         ([stock_config, path, 'out'], 'must be named *.pth'),
@@ -195,7 +222,9 @@ def test_bad_input_is_refused_and_nothing_is_written(stock, stock_config, config
         ([stock_config, path, 'out.pth', '--images', 'none'], 'there is no folder none'),
         ([stock_config, path, 'out.pth', '--num-images', '0'], 'at least 1'),
         ([config, path, 'out.pth', '--targets', 'conv1'], 'has denoisers already'),
-        ([stock_config, tmp_path / 'broken.pth', 'out.pth'], 'it lacks'),
+        ([stock_config, 'lacking.pth', 'out.pth'], "lacks 'backbone.conv1"),
+        ([stock_config, 'narrow.pth', 'out.pth'], 'size mismatch for backbone.conv1'),
+        ([stock_config, 'broken.pth', 'out.pth'], "NaN or infinity in 'backbone.conv1.weight'"),
     ):
         done = tool('calibrate', *arguments, cwd=tmp_path)
         assert done.returncode == 1 and message in done.stderr.splitlines()[-1], done.stderr

@@ -127,8 +127,21 @@ def test_weights_that_are_computed_are_no_targets():
 
 
 def test_more_layers_than_steps_are_refused():
-    with pytest.raises(ValueError, match='2 layers need as many diffusion steps'):
+    with pytest.raises(ValueError, match='the cascade of 2 layers begins at step 2'):
         insert_denoisers(ToyBackbone(), schedule=NoiseSchedule(num_steps=1))
+
+
+def test_the_cascade_can_be_stretched():
+    model = insert_denoisers(ToyBackbone(), last_step=5, spacing=10, estimate='x0')
+    assert steps(model) == {'conv1': 15, 'conv2': 5}
+    assert all(d.factor == d.schedule.factor(d.step, 'x0') for d in denoisers(model).values())
+    assert steps(insert_denoisers(ToyBackbone(), last_step=5, spacing=0)) == {
+        'conv1': 5,
+        'conv2': 5,
+    }
+    for wrong in (dict(last_step=0), dict(spacing=-1)):
+        with pytest.raises(ValueError, match='last_step must be at least 1 and spacing'):
+            insert_denoisers(ToyBackbone(), **wrong)
 
 
 def test_a_model_that_cannot_be_probed_says_what_to_give():

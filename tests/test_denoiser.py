@@ -68,7 +68,7 @@ def test_fused_equals_explicit(case, dtype, step, seed):
     denoiser = Denoiser(layer, step)
     nn.init.normal_(denoiser.weight, std=3.0)
     with torch.no_grad():
-        expected = explicit(copy.deepcopy(layer), denoiser.weight, denoiser.c1, x)
+        expected = explicit(copy.deepcopy(layer), denoiser.weight, denoiser.factor, x)
         assert torch.allclose(layer(denoiser.denoise(x)), expected, rtol=1e-4, atol=1e-4)
         bias = None if layer.bias is None else layer.bias.clone()
         shapes = {key: value.shape for key, value in layer.state_dict().items()}
@@ -140,6 +140,33 @@ def test_noise_loss_by_hand(loss):
     assert x.grad is None and denoiser.weight.grad is not None
 
 
+def test_noise_in_units_of_the_features_by_hand():
+    layer = nn.Linear(3, 2)
+    denoiser = Denoiser(layer, step=40, noise_scale='rms')
+    nn.init.normal_(denoiser.weight)
+    x = 7 * torch.randn(50, 3)
+    torch.manual_seed(1)
+    value = denoiser.noise_loss(x)
+    torch.manual_seed(1)
+    noise = torch.randn(50, 3)
+    x_t = denoiser.schedule.q_sample(x / x.square().mean().sqrt(), 40, noise)
+    assert torch.allclose(value, (x_t @ denoiser.weight[0].T - noise).abs().mean())
+    assert torch.isfinite(denoiser.noise_loss(torch.zeros(5, 3)))
+
+
+def test_the_step_to_x0_removes_all_of_the_predicted_noise():
+    """DDPM equation 15 without its division by sqrt(abar), as METHOD leaves out sqrt(alpha)."""
+    layer = nn.Linear(3, 2)
+    denoiser = Denoiser(layer, step=40, estimate='x0')
+    nn.init.normal_(denoiser.weight)
+    x = torch.randn(5, 3)
+    expected = x - (1 - NoiseSchedule().alpha_bar(40)) ** 0.5 * x @ denoiser.weight[0].T
+    assert torch.allclose(denoiser.denoise(x), expected, atol=1e-6)
+    attach(layer, denoiser)
+    weight = layer.parametrizations.weight.original
+    assert torch.allclose(layer(x), expected @ weight.T + layer.bias, atol=1e-6)
+
+
 def test_grouped_noise_loss_sees_each_group_alone():
     layer = nn.Conv2d(6, 6, 1, groups=3)
     denoiser = Denoiser(layer, step=1)
@@ -162,9 +189,10 @@ def test_weight_is_fused_in_float32_under_autocast():
     assert loss.dtype == torch.float32
 
 
-def test_unknown_loss_is_refused():
-    with pytest.raises(ValueError, match="'l3'"):
-        Denoiser(nn.Linear(2, 2), step=1, loss='l3')
+@pytest.mark.parametrize('option', ['loss', 'estimate', 'noise_scale'])
+def test_unknown_options_are_refused(option):
+    with pytest.raises(ValueError, match=f"{option} must be one of .* got 'l3'"):
+        Denoiser(nn.Linear(2, 2), step=1, **{option: 'l3'})
 
 
 def test_denoiser_of_another_step_is_not_loaded():
@@ -174,6 +202,8 @@ def test_denoiser_of_another_step_is_not_loaded():
         Denoiser(layer, step=6).load_state_dict(state)
     with pytest.raises(RuntimeError, match='was trained with'):
         Denoiser(layer, step=5, schedule=NoiseSchedule(500)).load_state_dict(state)
+    with pytest.raises(RuntimeError, match='was trained with'):
+        Denoiser(layer, step=5, estimate='x0').load_state_dict(state)
 
 
 def test_l2_training_reaches_the_closed_form():

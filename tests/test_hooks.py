@@ -247,7 +247,7 @@ def test_ema_averages_denoisers_and_is_what_gets_fused(tmp_path):
     assert torch.equal(saved['state_dict'][base], runner.model.state_dict()[base])
     fused = load_checkpoint_file(str(tmp_path / 'fused.pth'))['state_dict']['backbone.conv1.weight']
     denoiser = denoisers(runner.model)['backbone.conv1']
-    expected = saved['state_dict'][base] - denoiser.c1 * torch.einsum(
+    expected = saved['state_dict'][base] - denoiser.factor * torch.einsum(
         'ockl,cd->odkl', saved['state_dict'][base], averaged[0]
     )
     assert torch.allclose(fused, expected, atol=1e-6)

@@ -18,6 +18,10 @@ def DenoiseRepBackbone(
     targets: Optional[Sequence[str]] = None,
     schedule: Optional[dict] = None,
     loss: str = 'l1',
+    estimate: str = 'previous',
+    noise_scale: str = 'unit',
+    last_step: int = 1,
+    spacing: int = 1,
     depthwise: bool = False,
     example_shape: Optional[Sequence[int]] = None,
     pretrained: Optional[str] = None,
@@ -32,7 +36,7 @@ def DenoiseRepBackbone(
         module (dict): Config of a backbone registered with MMDetection, MMSegmentation,
             MMPretrain or any other child of MMEngine's ``MODELS``.
         targets (Sequence[str], optional): See :func:`mmdenoiserep.insert_denoisers`, as for
-            ``loss`` and ``depthwise``.
+            ``loss``, ``estimate``, ``noise_scale``, ``last_step``, ``spacing`` and ``depthwise``.
         schedule (dict, optional): Arguments of :class:`mmdenoiserep.NoiseSchedule`.
         example_shape (Sequence[int], optional): Shape of an input that the backbone accepts,
             as (N, C, H, W). By default several are tried.
@@ -54,6 +58,10 @@ def DenoiseRepBackbone(
         targets,
         schedule=NoiseSchedule(**(schedule or {})),
         loss=loss,
+        estimate=estimate,
+        noise_scale=noise_scale,
+        last_step=last_step,
+        spacing=spacing,
         depthwise=depthwise,
         example=None if example_shape is None else torch.zeros(*example_shape),
     )

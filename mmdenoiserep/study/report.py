@@ -1,0 +1,203 @@
+"""What a study says: tables in Markdown, JSON and pictures."""
+
+import json
+import os.path as osp
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+
+from .bootstrap import Difference, paired_difference, resamples
+from .jobs import read_record, statistics_file
+from .plan import Study, setting_name
+
+#: For each seed, by metric, the score and its bootstrap samples.
+Scores = List[Dict[str, np.ndarray]]
+
+
+def load_scores(
+    study: Study, folders: Sequence[str], split: str, replicates: Optional[int] = None
+) -> Scores:
+    """The scores of jobs on a split, under the same bootstrap samples for all."""
+    out = []
+    for folder in folders:
+        with np.load(statistics_file(folder, split), allow_pickle=True) as file:
+            arrays = {key: file[key] for key in file.files}
+        number = study.replicates if replicates is None else replicates
+        out.append(study.task.scores(arrays, resamples(study.task.num_images(arrays), number)))
+    return out
+
+
+def mean_score(scores: Scores, metric: str) -> float:
+    """The mean over the seeds."""
+    return float(np.mean([seed[metric][0] for seed in scores]))
+
+
+def best_setting(study: Study, candidates: Dict[str, Scores]) -> str:
+    """The name of the setting that the study's metric prefers."""
+    sign = 1 if study.task.METRICS[study.metric] else -1
+    return max(candidates, key=lambda name: sign * mean_score(candidates[name], study.metric))
+
+
+def compare(study: Study, arms: Dict[str, Scores], references: Sequence[str]) -> dict:
+    """Means, standard deviations and paired differences of all arms, by metric.
+
+    Args:
+        study (Study): The study.
+        arms (dict[str, Scores]): By name, all with the same seeds and images.
+        references (Sequence[str]): The arms that the others are compared with.
+    """
+    out: dict = {}
+    for name, scores in arms.items():
+        out[name] = {}
+        for metric in study.task.METRICS:
+            values = [float(seed[metric][0]) for seed in scores]
+            entry = dict(values=values, mean=float(np.mean(values)))
+            entry['sd'] = float(np.std(values, ddof=1)) if len(values) > 1 else float('nan')
+            for reference in references:
+                if reference != name and reference in arms:
+                    entry[f'to {reference}'] = paired_difference(
+                        [seed[metric] for seed in scores],
+                        [seed[metric] for seed in arms[reference]],
+                    )._asdict()
+            out[name][metric] = entry
+    return out
+
+
+def table(study: Study, compared: dict, notes: Dict[str, str], references: Sequence[str]) -> str:
+    """The study's metric for each arm, in Markdown."""
+    differences = ''.join(f' to {reference} |' for reference in references)
+    lines = [f'| arm | setting | {study.metric} |{differences}']
+    lines.append('|---' * (3 + len(references)) + '|')
+    for name, metrics in compared.items():
+        entry = metrics[study.metric]
+        cells = [name, notes.get(name, ''), f'{entry["mean"]:.2f} ± {entry["sd"]:.2f}']
+        cells += [_difference(entry.get(f'to {reference}')) for reference in references]
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def other_metrics(study: Study, compared: dict, reference: str = 'baseline') -> str:
+    """The other metrics of each arm, with the difference to the baseline, in Markdown."""
+    names = [metric for metric in study.task.METRICS if metric != study.metric]
+    lines = ['| arm | ' + ' | '.join(names) + ' |', '|---' * (1 + len(names)) + '|']
+    for name, metrics in compared.items():
+        cells = [name]
+        for metric in names:
+            entry = metrics[metric]
+            digits = 4 if metric == 'cross-entropy' else 2
+            change = entry.get(f'to {reference}')
+            text = f'{entry["mean"]:.{digits}f}'
+            cells.append(text + (f'; {_difference(change, digits)}' if change else ''))
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def write_report(
+    study: Study, tests: Optional[dict], validations: dict, selections: dict, chosen: dict
+) -> str:
+    """Write ``report.md``, ``scores.json`` and the pictures; the text of the report.
+
+    Args:
+        study (Study): The study.
+        tests (dict, optional): Result of :func:`compare` on the test split, where it was read.
+        validations (dict): The same of arms and ablations on the validation split.
+        selections (dict): For each arm with a grid the validation score of each setting.
+        chosen (dict): The values of each arm's grid that were chosen.
+    """
+    notes = {name: setting_name(values) for name, values in chosen.items() if values}
+    references = ('baseline', study.control)
+    parts = []
+    if tests:
+        parts += [
+            f'## Test split, {len(study.seeds)} seeds',
+            table(study, tests, notes, references),
+            other_metrics(study, tests),
+        ]
+        draw_arms(study, tests, osp.join(study.root, 'arms.png'))
+    parts += [
+        f'## Validation split, seeds {study.selection_seeds}',
+        table(study, validations, notes, references),
+        other_metrics(study, validations),
+    ]
+    for name, means in selections.items():
+        lines = [f'| {name} | {study.metric}, validation |', '|---|---|']
+        lines += [f'| {setting} | {mean:.2f} |' for setting, mean in means.items()]
+        parts.append('\n'.join(lines))
+    draw_baselines(study, osp.join(study.root, 'baseline.png'))
+    text = '\n\n'.join(parts) + '\n'
+    Path(study.root, 'report.md').write_text(text, encoding='utf-8')
+    content = dict(test=tests, validation=validations, selection=selections, chosen=chosen)
+    Path(study.root, 'scores.json').write_text(json.dumps(content, indent=1), encoding='utf-8')
+    return text
+
+
+def draw_arms(study: Study, compared: dict, path: str) -> None:
+    """Differences to the baseline and to the control, with their intervals."""
+    pyplot = _pyplot()
+    references = [r for r in ('baseline', study.control) if r in compared]
+    figure, axes = pyplot.subplots(
+        1, len(references), figsize=(9, 0.5 * len(compared) + 1.2), squeeze=False, sharey=True
+    )
+    names = list(compared)
+    for axis, reference in zip(axes[0], references):
+        for row, name in enumerate(names):
+            entry = compared[name][study.metric].get(f'to {reference}')
+            if entry:
+                error = [[entry['mean'] - entry['low']], [entry['high'] - entry['mean']]]
+                axis.errorbar(entry['mean'], row, xerr=error, fmt='o', color='tab:blue', capsize=3)
+        axis.axvline(0, color='gray', linewidth=0.8)
+        axis.set_xlabel(f'{study.metric}, difference to {reference}')
+    axes[0][0].set_yticks(range(len(names)), names)
+    axes[0][0].invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def draw_baselines(study: Study, path: str) -> None:
+    """The validation curve of each baseline's training."""
+    pyplot = _pyplot()
+    figure, axis = pyplot.subplots(figsize=(6, 3.5))
+    for seed in study.seeds:
+        steps, values = validation_curve(study.baseline_folder(seed))
+        axis.plot(steps, values, marker='.', label=f'seed {seed}')
+    axis.set_xlabel('iteration or epoch')
+    axis.set_ylabel('validation')
+    axis.legend(fontsize='small')
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def validation_curve(folder: str):
+    """Steps and values of the first metric that a baseline's validation logged."""
+    files = sorted(Path(folder).glob('*/vis_data/scalars.json'))
+    if not files:
+        return [], []
+    rows = [json.loads(line) for line in files[-1].read_text().splitlines() if line.strip()]
+    # Training logs a learning rate, validation does not.
+    rows = [row for row in rows if 'lr' not in row]
+    wanted = ('mIoU', 'coco/bbox_mAP', 'accuracy/top1')
+    key = next((k for k in wanted if rows and k in rows[0]), None)
+    return ([r['step'] for r in rows], [r[key] for r in rows]) if key else ([], [])
+
+
+def seconds(folders: Sequence[str]) -> float:
+    """The mean time that jobs took to train."""
+    return float(np.mean([read_record(folder)['seconds'] for folder in folders]))
+
+
+def _difference(entry: Optional[dict], digits: int = 2) -> str:
+    if not entry:
+        return ''
+    d = Difference(**entry)
+    clear = '**' if d.low > 0 or d.high < 0 else ''
+    return f'{clear}{d.mean:+.{digits}f}{clear} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]'
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    return pyplot

@@ -1,0 +1,320 @@
+"""The accuracy study: its statistics, its rules, and the tool on a data set of seconds."""
+
+import contextlib
+import copy
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmdenoiserep.study import classification, detection, segmentation
+from mmdenoiserep.study.arms import arm_config, read_arm
+from mmdenoiserep.study.bootstrap import paired_difference, resamples
+from mmdenoiserep.study.plan import read_study, setting_name
+from mmdenoiserep.study.reliability import calibration_error
+
+ROOT = Path(__file__).parent.parent
+STUDIES = ROOT / 'configs' / 'study'
+
+
+def test_the_first_sample_is_the_data_and_the_others_are_as_many_images():
+    counts = resamples(7, 50)
+    assert counts.shape == (51, 7) and (counts[0] == 1).all() and (counts.sum(1) == 7).all()
+    assert len({tuple(row) for row in counts}) > 40
+    assert (counts == resamples(7, 50)).all()  # all arms see the same samples
+
+
+def test_pairing_cancels_what_arms_share():
+    generator = np.random.default_rng(0)
+    shared = [generator.normal(size=201) * 10 for _ in range(4)]
+    found = paired_difference([s + 0.5 for s in shared], shared)
+    assert found == pytest.approx((0.5, 0.5, 0.5))
+    with pytest.raises(ValueError, match='4 and 3 seeds'):
+        paired_difference(shared, shared[:3])
+
+
+def test_the_interval_has_the_width_of_both_sources_of_chance():
+    """Against the normal approximation: var = var(seeds) / S + var(images)."""
+    generator = np.random.default_rng(1)
+    of_seeds, of_images = generator.normal(size=40), 0.3 * generator.normal(size=4000)
+    of_seeds -= of_seeds.mean()
+    arm = [np.concatenate([[2 + a], 2 + a + of_images]) for a in of_seeds]
+    found = paired_difference(arm, [np.zeros(4001)] * 40)
+    error = (of_seeds.var() / 40 + 0.09) ** 0.5
+    assert found.mean == pytest.approx(2)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.08)
+
+
+def test_calibration_error_by_hand():
+    confidence = np.array([0.95, 0.97, 0.5, 1.0])
+    correct = np.array([1.0, 0.0, 1.0, 1.0])
+    counts = np.array([[1, 1, 1, 1], [2, 0, 0, 0]])
+    # The last bin of 15 begins at 0.933; 0.5 has a bin of its own.
+    expected = (abs(2 - 0.95 - 0.97 - 1.0) + 0.5) / 4, 0.05
+    assert calibration_error(confidence, correct, counts) == pytest.approx(expected)
+
+
+def test_classification_scores_by_hand():
+    arrays = dict(
+        correct=np.array([True, False, True]),
+        cross_entropy=np.array([0.1, 2.0, 0.3]),
+        confidence=np.array([0.9, 0.6, 0.7]),
+        knn=np.array([True, True, False]),
+    )
+    found = classification.scores(arrays, np.array([[1, 1, 1], [0, 3, 0]]))
+    assert found['accuracy'] == pytest.approx([200 / 3, 0])
+    assert found['cross-entropy'] == pytest.approx([0.8, 2.0])
+    assert found['kNN'] == pytest.approx([200 / 3, 100])
+    assert found['ECE'][1] == pytest.approx(60)
+    assert found.keys() == classification.METRICS.keys()
+
+
+def test_segmentation_scores_are_those_of_the_metric():
+    torch = pytest.importorskip('torch')
+    pytest.importorskip('mmseg')
+    from mmdenoiserep.metrics import BoundaryIoU
+
+    metric = BoundaryIoU(iou_metrics=['mIoU'], ignore_index=9)
+    metric.dataset_meta = dict(classes=('a', 'b', 'c'))
+    generator = torch.Generator().manual_seed(0)
+    areas = [
+        metric.intersect_and_union(
+            *(torch.randint(3, (40, 40), generator=generator) // (1 + i % 2) for _ in range(2)),
+            3,
+            9,
+        )
+        for i in range(4)
+    ]
+    arrays = {
+        name: np.stack([a[i].numpy() for a in areas]).astype(float)
+        for name, i in (('intersect', 0), ('union', 1), ('boundary_intersect', 4))
+    }
+    arrays['boundary_union'] = np.stack([a[5].numpy() for a in areas]).astype(float)
+    arrays['pixels'] = np.full(4, 1600.0)
+    arrays['correct'] = arrays['intersect'].sum(1)
+    arrays['cross_entropy'] = np.arange(4) * 1600.0
+    arrays['gap'] = np.zeros((4, 15))
+    arrays['gap'][:, 3] = 160
+    found = segmentation.scores(arrays, np.array([[1, 1, 1, 1], [2, 0, 1, 0]]))
+    for row, chosen in enumerate(([0, 1, 2, 3], [0, 0, 2])):
+        expected = metric.compute_metrics([areas[i] for i in chosen])
+        for name in ('mIoU', 'B-IoU', 'aAcc'):
+            assert found[name][row] == pytest.approx(expected[name], abs=0.006)  # it rounds
+    assert found['cross-entropy'] == pytest.approx([1.5, 2 / 3])
+    assert found['ECE'] == pytest.approx([10, 10])
+
+
+def coco_evaluation(images, boxes, detections):
+    """COCO's evaluation of boxes and detections, both as (image, class, x, y, w, h[, score])."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = COCO()
+    truth.dataset = dict(
+        images=[dict(id=i) for i in images],
+        categories=[dict(id=c) for c in (1, 2)],
+        annotations=[
+            dict(id=n, image_id=i, category_id=c, bbox=b, area=b[2] * b[3], iscrowd=0)
+            for n, (i, c, *b) in enumerate(boxes, 1)
+        ],
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        rows = [[i, *b, s, c] for i, c, *b, s in detections]
+        evaluation = COCOeval(truth, truth.loadRes(np.array(rows, float)), 'bbox')
+        evaluation.params.maxDets = [1, 10, 100]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def test_detection_scores_are_those_of_coco_on_repeated_images():
+    generator = np.random.default_rng(0)
+    boxes, detections = [], []
+    for image in range(6):
+        for label in (1, 2):
+            for size in (20, 60, 120):
+                box = [*generator.uniform(0, 200, 2), size, size]
+                boxes.append([image, label, *box])
+                shifted = [box[0] + generator.normal() * size / 8, box[1], size, size]
+                detections.append([image, label, *shifted, generator.uniform()])
+    evaluation = coco_evaluation(range(6), boxes, detections)
+    matches = np.empty(len(evaluation.evalImgs), dtype=object)
+    matches[:] = evaluation.evalImgs
+    counts = np.array([[1] * 6, [3, 0, 1, 0, 2, 0]])
+    found = detection.scores(dict(matches=matches.reshape(2, 4, 6)), counts)
+    for row, chosen in enumerate((list(range(6)), [0, 0, 0, 2, 4, 4])):
+        stats = coco_evaluation(
+            range(len(chosen)),
+            [[n, *box[1:]] for n, i in enumerate(chosen) for box in boxes if box[0] == i],
+            [[n, *box[1:]] for n, i in enumerate(chosen) for box in detections if box[0] == i],
+        ).stats
+        for name, i in (('AP', 0), ('AP50', 1), ('APs', 3), ('APm', 4), ('APl', 5)):
+            assert found[name][row] == pytest.approx(100 * stats[i], abs=1e-6), name
+
+
+ARM = dict(kind='continued', grid={'optim_wrapper.optimizer.lr': [1e-4, 1e-3]})
+EXTRA = {
+    'train_cfg.max_iters': 6,
+    'param_scheduler': None,
+    'default_hooks.checkpoint.interval': 6,
+}
+STUDY = dict(
+    baseline='baseline.py',
+    seeds=[0, 1],
+    selection_seeds=[0],
+    replicates=50,
+    extra=EXTRA,
+    arms={
+        'continued': ARM,
+        'label-free': dict(kind='denoiserep', options={'custom_hooks.0.mode': 'label-free'}),
+        'closed-form': dict(kind='closed-form', options={'calibration.num_images': 64}),
+        'merged': dict(
+            kind='denoiserep',
+            options={'custom_hooks.0.mode': 'label-free'},
+            unlabelled=[dict(split='val')],
+        ),
+        'minus': dict(kind='minus'),
+    },
+    ablations={'stretched': dict(kind='closed-form', options={'model.backbone.spacing': 2})},
+)
+
+
+def write_study(folder: Path, **changes) -> Path:
+    pytest.importorskip('mmpretrain')
+    (folder / 'baseline.py').write_text(
+        f'_base_ = [{str(STUDIES / "baselines" / "vit_digits.py")!r}]\n'
+        'train_cfg = dict(max_iters=20, val_interval=10)\n'
+        'default_hooks = dict(checkpoint=dict(interval=20))\n'
+    )
+    study = {**copy.deepcopy(STUDY), **changes}
+    path = folder / 'study.py'
+    path.write_text('\n'.join(f'{key} = {value!r}' for key, value in study.items()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(armz={}), "unknown 'armz'"),
+        (dict(seeds=[]), "'seeds' is missing"),
+        (dict(seeds=[1, 1]), 'seeds must differ'),
+        (dict(selection_seeds=[5]), 'seeds must differ'),
+        (dict(metric='mIoU'), "metric must be one of .*'mIoU'"),
+        (dict(control='minus'), "the control 'minus' must be an arm of kind 'continued'"),
+        (dict(arms={'continued': ARM, 'x': dict(kind='magic')}), "arm 'x': kind must be one of"),
+        (dict(arms={'continued': dict(ARM, gird={})}), "arm 'continued': unknown 'gird'"),
+        (dict(arms={'continued': dict(ARM, grid={'a.b': 3})}), 'must be a list of values'),
+        (dict(arms={'continued': ARM, 'baseline': ARM}), 'like the baseline'),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_refused(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_study(str(write_study(tmp_path, **changes)), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'train_cfg.max_iters': 12},
+        {'train_dataloader.batch_size': 128},
+        {'train_dataloader.dataset.split': 'val'},
+        {'param_scheduler': [dict(type='ConstantLR', factor=0.5, by_epoch=False)]},
+    ],
+)
+@pytest.mark.parametrize('place', ['arms', 'ablations', 'grid'])
+def test_arms_of_another_budget_are_refused(options, place, tmp_path):
+    arm = dict(kind='denoiserep', options=options)
+    if place == 'grid':  # in its second value, where the control has but one
+        (key, value), *_ = options.items()
+        arm = dict(kind='denoiserep', grid={key: [EXTRA.get(key, 64), value]})
+        if key not in EXTRA and 'batch_size' not in key:
+            pytest.skip('the value of the baseline is no plain number')
+    parts = {'arms': {**STUDY['arms']}, 'ablations': {**STUDY['ablations']}}
+    parts['arms' if place == 'grid' else place]['greedy'] = arm
+    with pytest.raises(ValueError, match=r"arm 'greedy' and the control .* differ in their budget"):
+        read_study(str(write_study(tmp_path, **parts)), str(tmp_path))
+
+
+def test_test_images_that_chose_the_settings_are_refused(tmp_path):
+    path = write_study(tmp_path)
+    with (tmp_path / 'baseline.py').open('a') as file:
+        file.write('test_dataloader = dict(dataset=dict(split="val"))\n')
+    with pytest.raises(ValueError, match='validation and test are the same images'):
+        read_study(str(path), str(tmp_path))
+
+
+def test_unlabelled_images_come_on_top_of_the_training_set(tmp_path):
+    study = read_study(str(write_study(tmp_path)), str(tmp_path))
+    config = arm_config(study.base, study.arms['merged'], study.extra, {})
+    parts = config.train_dataloader.dataset.datasets
+    assert [part.split for part in parts] == ['train', 'val']
+    assert study.base.train_dataloader.dataset.split == 'train'
+
+
+def test_all_combinations_of_a_grid_are_candidates():
+    arm = read_arm('a', dict(kind='minus', grid={'x.lr': [1, 2], 'y.z': ['u', 'v']}))
+    names = [setting_name(values) for values in arm.candidates()]
+    assert names == ['lr=1,z=u', 'lr=1,z=v', 'lr=2,z=u', 'lr=2,z=v']
+
+
+@pytest.mark.parametrize('name', ['vit_digits', 'resnet_digits', 'detection', 'segmentation'])
+def test_the_studies_of_the_documentation_are_sound(name, tmp_path):
+    package = dict(detection='mmdet', segmentation='mmseg').get(name, 'mmpretrain')
+    pytest.importorskip(package)
+    study = read_study(str(STUDIES / f'{name}.py'), str(tmp_path))
+    assert len(study.seeds) >= 5
+    assert study.arms.keys() >= {'continued', 'label-free', 'closed form', 'label-aug', 'merged'}
+
+
+def run_tool(path: Path, out: Path, *flags: str, fails: bool = False) -> str:
+    command = [sys.executable, 'tools/study.py', str(path), '--work-dir', str(out), *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert bool(done.returncode) == fails, done.stdout + done.stderr
+    return done.stderr if fails else done.stdout
+
+
+@pytest.mark.slow
+def test_the_tool_trains_chooses_tests_and_goes_on(tmp_path):
+    pytest.importorskip('sklearn')
+    path, out = write_study(tmp_path), tmp_path / 'out'
+    run_tool(path, out, '--workers', '2', '--validation-only')
+    assert not list(out.rglob('test.npz'))
+    # The baseline and every setting on the selection's seed, the baseline on the other too.
+    assert len(list(out.rglob('val.npz'))) == 2 + 2 + 5
+
+    before = {file: file.stat().st_mtime_ns for file in out.rglob('done.json')}
+    run_tool(path, out, '--workers', '2')
+    assert before.items() <= {f: f.stat().st_mtime_ns for f in out.rglob('done.json')}.items()
+    assert len(list(out.rglob('test.npz'))) == 2 * 6
+    results = json.loads((out / 'scores.json').read_text())
+    assert set(results['test']) == {'baseline', *STUDY['arms']}
+    assert set(results['validation']) == {*results['test'], 'stretched'}
+    minus = results['test']['minus']['accuracy']
+    assert len(minus['values']) == 2 and {'to baseline', 'to continued'} <= minus.keys()
+    best = max(results['selection']['continued'].items(), key=lambda item: item[1])[0]
+    assert setting_name(results['chosen']['continued']) == best
+    # What is measured is the fused checkpoint in the stock config.
+    done = json.loads((out / 'closed-form' / 'as-configured' / 'seed_0' / 'done.json').read_text())
+    assert Path(done['checkpoint']).name == 'fused.pth'
+    assert 'DenoiseRep' not in Path(done['config']).read_text()
+    report = (out / 'report.md').read_text()
+    assert 'Test split, 2 seeds' in report and '| continued | lr=0.0001 |' in report
+    assert (out / 'arms.png').stat().st_size > 1000 < (out / 'baseline.png').stat().st_size
+
+    # Another setting makes its own arm stale and no other.
+    path = write_study(tmp_path, ablations={'stretched': dict(kind='closed-form')})
+    changed = run_tool(path, out, '--workers', '2')
+    stale = {f for f, time in before.items() if f.stat().st_mtime_ns != time}
+    assert {f.relative_to(out).parts[0] for f in stale} == {'stretched'}, changed
+
+    # A job that fails says so and leaves nothing that counts.
+    wrong = {'continued': ARM, 'x': dict(kind='closed-form', options={'calibration.num_images': 0})}
+    message = run_tool(write_study(tmp_path, arms=wrong), out, fails=True)
+    assert 'study: ' in message and 'num_images must be at least 1' in message
+    assert not list((out / 'x').rglob('done.json'))
