@@ -22,17 +22,27 @@ from rich.table import Table
 
 from mmdenoiserep.benchmark.memory import STEPS, peak_memory
 from mmdenoiserep.benchmark.timing import alternate
-from mmdenoiserep.benchmark.variants import TRAINING, Case, calibration_steps, forward, inference
+from mmdenoiserep.benchmark.variants import (
+    TRAINING,
+    Case,
+    breakdown,
+    calibration_steps,
+    forward,
+    inference,
+)
 from mmdenoiserep.cli import load_denoiserep_config
 from mmdenoiserep.config import without_sync_norms
 
-PARTS = ('inference', 'training', 'calibration')
+PARTS = ('inference', 'training', 'calibration', 'breakdown')
 #: What each ratio is of.
 REFERENCES = {
     'label-aug step': 'stock step',
     'label-free step': 'backbone forward',
     'dense label-free step': 'backbone forward',
     'calibration': 'plain inference',
+    'whole step': 'forward pass',
+    'W A of all layers': 'forward pass',
+    'noise loss, with its gradient': 'forward pass',
 }
 
 
@@ -44,7 +54,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', nargs=2, type=int, default=(224, 224), metavar=('H', 'W'))
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--rounds', type=int, default=10, help='default: 10')
-    parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS)
+    parser.add_argument(
+        '--parts', nargs='+', choices=PARTS, default=PARTS[:3], help='default: all but breakdown'
+    )
     parser.add_argument(
         '--steps', nargs='+', choices=TRAINING, default=TRAINING, help='of training; default: all'
     )
@@ -90,6 +102,8 @@ def prepare(case: Case, part: str, args: argparse.Namespace):
     """The steps of a part, and what they cost by count."""
     if part == 'training':
         return {name: TRAINING[name](case) for name in args.steps}, {}
+    if part == 'breakdown':
+        return breakdown(case), {}
     if part == 'calibration':
         return calibration_steps(case, args.num_images), {}
     models = inference(case)

@@ -13,7 +13,7 @@ arms = {
         options={'model.backbone.estimate': 'x0'},
         grid={
             'model.backbone.noise_scale': ['unit', 'rms'],
-            'model.backbone.last_step': [1, 5, 20],
+            'model.backbone.last_step': [1, 10],
             'model.backbone.spacing': [0],
         },
     ),
@@ -41,13 +41,7 @@ ablations = {
             'model.backbone.spacing': 0,
         },
     ),
-    'label-aug, λ = 0.01': dict(kind='denoiserep', options={'custom_hooks.0.lambda_': 0.01}),
     'label-aug, λ = 0': dict(kind='denoiserep', options={'custom_hooks.0.lambda_': 0.0}),
-    'label-aug, l2': dict(kind='denoiserep', options={'model.backbone.loss': 'l2'}),
-    'label-aug, closed-form start': dict(
-        kind='denoiserep',
-        options={'custom_hooks.0.init': 'calibrated', 'custom_hooks.0.calibration_images': 200},
-    ),
     'label-aug, x0 at t = 20, rms': dict(
         kind='denoiserep',
         options={

@@ -2,7 +2,8 @@
 _base_ = ['./_base_arms.py']
 
 baseline = 'baselines/fcn_r18_camvid.py'
-_iterations = 60
+_lr = 'optim_wrapper.optimizer.lr'
+_iterations = 40
 extra = dict(
     train_cfg=dict(max_iters=_iterations),
     param_scheduler=[
@@ -12,27 +13,24 @@ extra = dict(
     calibration=dict(num_images=256),
 )
 arms = {
-    'continued': dict(grid={'optim_wrapper.optimizer.lr': [1e-5, 1e-4, 1e-3]}),
-    'label-free': dict(grid={'optim_wrapper.optimizer.lr': [1e-3, 1e-2]}),
-    'label-aug': dict(grid={'optim_wrapper.optimizer.lr': [3e-3, 3e-2, 3e-1]}),
+    'continued': dict(grid={_lr: [1e-5, 1e-4, 1e-3]}),
+    'label-free': dict(grid={_lr: [1e-3, 1e-2]}),
+    'label-aug': dict(grid={_lr: [3e-3, 3e-2, 3e-1]}),
     'alternating': dict(
         options={'custom_hooks.0.period': _iterations // 4},
-        grid={'optim_wrapper.optimizer.lr': [1e-4, 1e-3]},
+        grid={_lr: [1e-4, 1e-3]},
     ),
     'merged': dict(
-        options={'optim_wrapper.optimizer.lr': 1e-2},
+        options={_lr: 1e-2},
         unlabelled=[dict(data_prefix=dict(img_path='images/val', seg_map_path='annotations/val'))],
     ),
-    'DenoiseRep⁻': dict(grid={'optim_wrapper.optimizer.lr': [1e-3, 1e-2]}),
+    'DenoiseRep⁻': dict(grid={_lr: [1e-3, 1e-2]}),
 }
 ablations = {
-    name: dict(options={'optim_wrapper.optimizer.lr': 3e-2})
+    name: dict(options={_lr: 3e-2})
     for name in (
         'label-free, x0 at t = 5',
-        'label-aug, λ = 0.01',
         'label-aug, λ = 0',
-        'label-aug, l2',
-        'label-aug, closed-form start',
         'label-aug, x0 at t = 20, rms',
     )
 }

@@ -3,7 +3,8 @@ _base_ = ['./_base_arms.py']
 
 baseline = 'baselines/vit_digits.py'
 seeds = list(range(10))
-_iterations = 200
+_lr = 'optim_wrapper.optimizer.lr'
+_iterations = 150
 extra = dict(
     train_cfg=dict(max_iters=_iterations),
     param_scheduler=[
@@ -13,27 +14,53 @@ extra = dict(
     calibration=dict(num_images=500, max_tokens=None),
 )
 arms = {
-    'continued': dict(grid={'optim_wrapper.optimizer.lr': [1e-4, 3e-4, 1e-3]}),
-    'label-free': dict(grid={'optim_wrapper.optimizer.lr': [1e-3, 1e-2]}),
-    'label-aug': dict(grid={'optim_wrapper.optimizer.lr': [1e-2, 3e-2, 1e-1]}),
+    'continued': dict(grid={_lr: [1e-4, 3e-4, 1e-3]}),
+    'label-free': dict(grid={_lr: [1e-3, 1e-2]}),
+    'label-aug': dict(grid={_lr: [1e-2, 3e-2, 1e-1]}),
     'alternating': dict(
         options={'custom_hooks.0.period': _iterations // 4},
-        grid={'optim_wrapper.optimizer.lr': [1e-4, 1e-3]},
+        grid={_lr: [1e-4, 1e-3]},
     ),
     'merged': dict(
-        options={'optim_wrapper.optimizer.lr': 1e-2},
+        options={_lr: 1e-2},
         unlabelled=[dict(split='val')],
     ),
-    'DenoiseRep⁻': dict(grid={'optim_wrapper.optimizer.lr': [1e-3, 1e-2]}),
+    'DenoiseRep⁻': dict(grid={_lr: [1e-3, 1e-2]}),
 }
 ablations = {
-    name: dict(options={'optim_wrapper.optimizer.lr': 3e-2})
+    name: dict(options={_lr: 3e-2})
     for name in (
         'label-free, x0 at t = 5',
-        'label-aug, λ = 0.01',
         'label-aug, λ = 0',
-        'label-aug, l2',
-        'label-aug, closed-form start',
         'label-aug, x0 at t = 20, rms',
     )
+}
+ablations = {
+    **ablations,
+    'closed form, x0 at t = 30': dict(
+        kind='closed-form',
+        options={
+            'model.backbone.estimate': 'x0',
+            'model.backbone.last_step': 30,
+            'model.backbone.spacing': 0,
+        },
+    ),
+    'label-aug, λ = 0.01': dict(
+        kind='denoiserep', options={'custom_hooks.0.lambda_': 0.01, _lr: 3e-2}
+    ),
+    'label-aug, l2': dict(kind='denoiserep', options={'model.backbone.loss': 'l2', _lr: 3e-2}),
+    'label-aug, closed-form start': dict(
+        kind='denoiserep', options={'custom_hooks.0.init': 'calibrated', _lr: 3e-2}
+    ),
+    'label-aug, all Linear layers': dict(
+        kind='denoiserep', options={'model.backbone.targets': [r'layers\..*'], _lr: 3e-2}
+    ),
+    'closed form, all Linear layers': dict(
+        kind='closed-form',
+        options={
+            'model.backbone.targets': [r'layers\..*'],
+            'model.backbone.estimate': 'x0',
+            'model.backbone.spacing': 0,
+        },
+    ),
 }

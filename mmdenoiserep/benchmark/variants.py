@@ -158,6 +158,35 @@ def calibration_steps(case: Case, num_images: int) -> Dict[str, Step]:
     }
 
 
+def breakdown(case: Case) -> Dict[str, Step]:
+    """The parts of a label-free step, each by itself."""
+    model = case.build()
+    hook = _start(model, 'label-free')
+    optimizer = _training_step(case, model)
+    found = denoisers(model)
+    hook.before_train_iter(SimpleNamespace(seed=0, iter=0, model=model), 0)
+    inputs = model.data_preprocessor(case.batch(), True)['inputs']
+    features: Dict[str, torch.Tensor] = {}
+    with torch.no_grad(), observe_inputs(found, lambda name, _, x: features.update({name: x})):
+        model.backbone(inputs)
+
+    def fuse(_):
+        with torch.no_grad():
+            for name in found:
+                model.get_submodule(name).weight  # noqa: B018  (computes it)
+
+    def noise(_):
+        losses = [d.noise_loss(features[name], hook.max_tokens) for name, d in found.items()]
+        torch.stack(losses).sum().backward()
+
+    return {
+        'whole step': optimizer,
+        'forward pass': backbone_forward(case),
+        'W A of all layers': Step(fuse),
+        'noise loss, with its gradient': Step(noise, lambda: model.zero_grad()),
+    }
+
+
 #: The training steps by name, each made by a function of the case.
 TRAINING: Dict[str, Callable[[Case], Step]] = {
     'stock step': stock_step,
