@@ -50,11 +50,11 @@ def test_the_interval_has_the_width_of_both_sources_of_chance():
 
 
 def test_calibration_error_by_hand():
-    confidence = np.array([0.95, 0.97, 0.5, 1.0])
-    correct = np.array([1.0, 0.0, 1.0, 1.0])
+    confidence = np.array([0.94, 0.97, 0.5, 1.0])
+    correct = np.array([1.0, 1.0, 1.0, 0.0])
     counts = np.array([[1, 1, 1, 1], [2, 0, 0, 0]])
-    # The last bin of 15 begins at 0.933; 0.5 has a bin of its own.
-    expected = (abs(2 - 0.95 - 0.97 - 1.0) + 0.5) / 4, 0.05
+    # The last bin of 15 begins at 0.933 and holds 1; 0.5 has a bin of its own.
+    expected = (abs(2 - 0.94 - 0.97 - 1.0) + 0.5) / 4, 0.06
     assert calibration_error(confidence, correct, counts) == pytest.approx(expected)
 
 
