@@ -21,7 +21,7 @@ from .conversion import (
     without_denoisers,
 )
 from .denoiser import DENOISER_KEY
-from .probe import default_examples
+from .probe import with_example
 from .version import __version__
 
 #: Largest difference allowed between the fused and the explicitly denoised features, relative
@@ -215,15 +215,13 @@ def _stock_state(model: nn.Module, stock: nn.Module, fused: List[str]) -> Dict[s
 def _explicit_features(model: nn.Module):
     backbone = getattr(model, 'backbone', model)
     generator = torch.Generator().manual_seed(0)
-    failure = None
-    for example in default_examples(backbone):
+
+    def run(example: Tensor):
         inputs = torch.randn(2, *example.shape[1:], generator=generator)
-        try:
-            with torch.no_grad(), explicit_denoising(backbone):
-                return inputs, _tensors(backbone(inputs))
-        except Exception as error:  # an input size that the backbone does not take
-            failure = error
-    raise ValueError(f'the fusion cannot be checked: no input size fits ({failure})')
+        with torch.no_grad(), explicit_denoising(backbone):
+            return inputs, _tensors(backbone(inputs))
+
+    return with_example(backbone, run)
 
 
 def _compare(stock: nn.Module, inputs: Tensor, expected: List[Tensor]) -> float:

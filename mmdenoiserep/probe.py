@@ -1,10 +1,12 @@
 """The order in which data passes a network's layers, observed in one forward pass."""
 
 import copy
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Result = TypeVar('Result')
 
 
 class Call(NamedTuple):
@@ -60,6 +62,23 @@ def probe_calls(
         f'{type(model).__name__} could not be run to find the order of its layers '
         f'(last error: {failure}); give an input that it accepts as `example` '
         '(`example_shape` in a config)'
+    ) from failure
+
+
+def with_example(model: nn.Module, run: Callable[[Tensor], Result]) -> Result:
+    """The result of a function on the first default example that does not make it fail.
+
+    Raises:
+        ValueError: If all do.
+    """
+    failure = None
+    for example in default_examples(model):
+        try:
+            return run(example)
+        except Exception as error:  # whatever a model raises on a size that it cannot take
+            failure = error
+    raise ValueError(
+        f'{type(model).__name__} takes none of the inputs tried (last error: {failure})'
     ) from failure
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..diffusion import NoiseSchedule
-from ..probe import default_examples
+from ..probe import with_example
 from ..registry import MODELS
 from ..tokens import sample_tokens
 
@@ -152,14 +152,8 @@ def _denoise_levels(
 
 @torch.no_grad()
 def _features(backbone: nn.Module) -> Sequence[Tensor]:
-    training, failure = backbone.training, None
+    training = backbone.training
     backbone.eval()
-    for example in default_examples(backbone):
-        try:
-            output = backbone(example)
-        except Exception as error:  # an input size that the backbone does not take
-            failure = error
-            continue
-        backbone.train(training)
-        return [output] if isinstance(output, Tensor) else list(output)
-    raise ValueError(f'{type(backbone).__name__} takes none of the inputs tried ({failure})')
+    output = with_example(backbone, backbone)
+    backbone.train(training)
+    return [output] if isinstance(output, Tensor) else list(output)
