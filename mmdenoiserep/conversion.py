@@ -189,7 +189,10 @@ def record_noise_losses(
     losses: Dict[str, Tensor] = {}
     with observe_inputs(found, record):
         yield losses
-    losses.update({name: torch.stack(recorded[name]).mean() for name in found if name in recorded})
+    with torch.enable_grad():
+        for name in found:
+            if name in recorded:
+                losses[name] = torch.stack(recorded[name]).mean()
 
 
 def attach(layer: nn.Module, denoiser: Denoiser) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import ToyBackbone
+from toy import ToyBackbone, ToyModel
 
 from mmdenoiserep import denoisers, insert_denoisers
+from mmdenoiserep.benchmark.convergence import expected_loss, loss_p, moments_of, train
 from mmdenoiserep.benchmark.dense import DenseFormulation
 from mmdenoiserep.benchmark.timing import Step, alternate
+from mmdenoiserep.calibration import closed_form
 from mmdenoiserep.denoiser import observe_inputs
 
 ROOT = Path(__file__).parent.parent
@@ -62,3 +64,34 @@ def test_the_tool_measures_everything(tmp_path):
     assert baseline['parameters'] < records['DenoiseRep, unfused']['parameters']
     assert all(records[name]['peak_memory'] > 2**20 for name in ('baseline', 'stock step'))
     assert (tmp_path / 'out.png').stat().st_size > 1000
+
+
+@torch.no_grad()
+def test_the_expected_loss_is_the_mean_over_the_noise():
+    torch.manual_seed(0)
+    model = ToyModel(dict(type='ToyBackbone')).eval()
+    insert_denoisers(model.backbone, loss='l2', last_step=300, spacing=100)
+    images = torch.randn(8, 3, 40, 40)
+    moments = moments_of(model, [images])
+    inputs = {}
+    with observe_inputs(denoisers(model), lambda name, _, x: inputs.update({name: x})):
+        model.backbone(images)
+    for name, denoiser in denoisers(model).items():
+        torch.nn.init.normal_(denoiser.weight, std=0.3)
+        sampled = torch.stack([denoiser.noise_loss(inputs[name]) for _ in range(20)]).mean()
+        assert expected_loss(denoiser, moments[name]) == pytest.approx(sampled.item(), rel=5e-3)
+
+
+def test_training_goes_down_to_the_closed_form():
+    torch.manual_seed(0)
+    model = ToyModel(dict(type='ToyBackbone')).eval()
+    insert_denoisers(model.backbone, loss='l2', last_step=300, spacing=100)
+    inputs = [torch.randn(8, 3, 40, 40)]
+    moments = moments_of(model, inputs)
+    for name, denoiser in denoisers(model).items():
+        best = closed_form(moments[name], denoiser.schedule.alpha_bar(denoiser.step))
+        denoiser.weight.data.copy_(best)
+    optimum, course = loss_p(model, moments), train(model, inputs, moments, 64, 0.01, max_steps=300)
+    assert course.losses[0] == 1 and course.losses[-1] >= optimum
+    assert course.losses[-1] - optimum < 0.2 * (1 - optimum)
+    assert course.reach(1.0) == 0 and course.reach(optimum - 1) is None

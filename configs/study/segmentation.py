@@ -14,7 +14,7 @@ extra = dict(
 )
 arms = {
     'continued': dict(grid={_lr: [1e-5, 1e-4, 1e-3]}),
-    'label-free': dict(grid={_lr: [1e-3, 1e-2]}),
+    'label-free': dict(options={_lr: 1e-2}),
     'label-aug': dict(grid={_lr: [3e-3, 3e-2, 3e-1]}),
     'alternating': dict(
         options={'custom_hooks.0.period': _iterations // 4},
@@ -24,7 +24,7 @@ arms = {
         options={_lr: 1e-2},
         unlabelled=[dict(data_prefix=dict(img_path='images/val', seg_map_path='annotations/val'))],
     ),
-    'DenoiseRep⁻': dict(grid={_lr: [1e-3, 1e-2]}),
+    'DenoiseRep⁻': dict(options={_lr: 1e-2}),
 }
 ablations = {
     name: dict(options={_lr: 3e-2})

@@ -1,6 +1,7 @@
 """How fast Loss_p falls to the optimum of linear denoisers: by training, and in closed form."""
 
 import itertools
+import math
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
@@ -64,7 +65,8 @@ def train(
     moments: Dict[str, Tensor],
     max_tokens: Optional[int],
     lr: float,
-    max_seconds: float,
+    max_seconds: float = math.inf,
+    max_steps: float = math.inf,
     every: int = 10,
 ) -> Course:
     """Label-free training with Adam from W_D = 0, as :class:`DenoiseRepHook` does it.
@@ -75,7 +77,8 @@ def train(
         moments (dict[str, Tensor]): Of :func:`moments_of`: what Loss_p is measured with.
         max_tokens (int, optional): Of the noise loss.
         lr (float): Learning rate.
-        max_seconds (float): When to stop. Measuring does not count.
+        max_seconds (float): When to stop. Measuring does not count. Defaults to never.
+        max_steps (float): The same by number of steps. Defaults to never.
         every (int): Steps from one measurement to the next. Defaults to 10.
     """
     found = denoisers(model)
@@ -95,9 +98,10 @@ def train(
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds += time.perf_counter() - begin
-        if step % every == 0 or seconds >= max_seconds:
+        done = seconds >= max_seconds or step >= max_steps
+        if step % every == 0 or done:
             course.steps.append(step)
             course.seconds.append(seconds)
             course.losses.append(loss_p(model, moments))
-        if seconds >= max_seconds:
+        if done:
             return course

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Queue
+from threading import Lock
 from typing import Callable, Sequence
 
 import torch
@@ -38,6 +39,7 @@ def run_jobs(
     gpus = torch.cuda.device_count()
     threads = max(1, (os.cpu_count() or 1) // workers)
     places: Queue = Queue()
+    starting = Lock()
     for i in range(workers):
         places.put(i % gpus if gpus else None)
 
@@ -48,11 +50,13 @@ def run_jobs(
             log.parent.mkdir(parents=True, exist_ok=True)
             try:
                 process = context.Process(target=_work, args=(job, place, threads, str(log)))
-                process.start()
+                with starting:  # the fork server hands over one process at a time
+                    process.start()
                 process.join()
             finally:
                 places.put(place)
-            if process.exitcode:
+            # By its results: a process may stumble over a library when it is done and exits.
+            if job.missing():
                 lines = log.read_text(errors='replace').strip().splitlines() or ['no output']
                 raise RuntimeError(f'{job.folder} failed: {lines[-1]} (see {log})')
         done(job)

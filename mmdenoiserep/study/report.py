@@ -3,10 +3,12 @@
 import json
 import os.path as osp
 from pathlib import Path
+from types import ModuleType
 from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
+from ..checkpoint import atomic_write
 from .bootstrap import Difference, paired_difference, resamples
 from .jobs import read_record, statistics_file
 from .plan import Study, setting_name
@@ -19,13 +21,8 @@ def load_scores(
     study: Study, folders: Sequence[str], split: str, replicates: Optional[int] = None
 ) -> Scores:
     """The scores of jobs on a split, under the same bootstrap samples for all."""
-    out = []
-    for folder in folders:
-        with np.load(statistics_file(folder, split), allow_pickle=True) as file:
-            arrays = {key: file[key] for key in file.files}
-        number = study.replicates if replicates is None else replicates
-        out.append(study.task.scores(arrays, resamples(study.task.num_images(arrays), number)))
-    return out
+    number = study.replicates if replicates is None else replicates
+    return [_scores(study.task, statistics_file(folder, split), number) for folder in folders]
 
 
 def mean_score(scores: Scores, metric: str) -> float:
@@ -184,6 +181,23 @@ def validation_curve(folder: str):
 def seconds(folders: Sequence[str]) -> float:
     """The mean time that jobs took to train."""
     return float(np.mean([read_record(folder)['seconds'] for folder in folders]))
+
+
+def _scores(task: ModuleType, path: str, replicates: int) -> Dict[str, np.ndarray]:
+    # Kept beside the statistics: COCO's precisions of hundreds of samples take a while.
+    kept = Path(path).with_suffix(f'.scores-{replicates}.npz')
+    if kept.is_file() and kept.stat().st_mtime_ns > Path(path).stat().st_mtime_ns:
+        return _arrays(str(kept))
+    arrays = _arrays(path)
+    scores = task.scores(arrays, resamples(task.num_images(arrays), replicates))
+    with atomic_write(str(kept)) as file:
+        np.savez(file, **scores)
+    return scores
+
+
+def _arrays(path: str) -> Dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=True) as file:
+        return {key: file[key] for key in file.files}
 
 
 def _difference(entry: Optional[dict], digits: int = 2) -> str:
