@@ -231,11 +231,15 @@ def test_bad_input_is_refused_and_nothing_is_written(stock, stock_config, config
     assert set(tmp_path.iterdir()) == before
 
 
-def test_the_hook_starts_from_the_closed_form(tmp_path):
+@pytest.mark.parametrize('loop', ['epochs', 'iterations'])
+def test_the_hook_starts_from_the_closed_form(loop, tmp_path):
     runs = []
     for i, init in enumerate(('zero', 'calibrated', 'calibrated')):
         toy = toy_config(tmp_path / str(i), epochs=1, init=init, calibration_images=8)
         toy.optim_wrapper.optimizer.lr = 0.0
+        if loop == 'iterations':  # whose sampler never ends
+            toy.train_cfg = dict(by_epoch=False, max_iters=6)
+            toy.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
         if i == 2:  # trained denoisers stay
             toy.load_from = str(tmp_path / 'trained.pth')
         runner = Runner.from_cfg(toy)

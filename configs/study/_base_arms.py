@@ -13,11 +13,24 @@ arms = {
         options={'model.backbone.estimate': 'x0'},
         grid={
             'model.backbone.noise_scale': ['unit', 'rms'],
-            'model.backbone.last_step': [1, 10],
+            'model.backbone.last_step': [1, 10, 30, 60],
             'model.backbone.spacing': [0],
         },
     ),
     'label-aug': dict(kind='denoiserep'),
+    # From the closed form on, where a step goes to x0.
+    'label-aug, calibrated': dict(
+        kind='denoiserep',
+        options={
+            'model.backbone.estimate': 'x0',
+            'model.backbone.last_step': 10,
+            'model.backbone.spacing': 0,
+            'model.backbone.loss': 'l2',
+            'custom_hooks.0.init': 'calibrated',
+            'custom_hooks.0.calibration_images': 256,
+        },
+        grid={'optim_wrapper.optimizer.lr': [1e-4, 1e-3, 1e-2]},
+    ),
     'alternating': dict(kind='denoiserep', options={'custom_hooks.0.mode': 'alternating'}),
     'merged': dict(kind='denoiserep', options={'custom_hooks.0.mode': 'label-free'}),
     'DenoiseRep⁻': dict(kind='minus'),

@@ -3,6 +3,7 @@ _base_ = ['./_base_arms.py']
 
 baseline = 'baselines/vit_digits.py'
 seeds = list(range(10))
+selection_seeds = [0, 1, 2, 3, 4]
 _lr = 'optim_wrapper.optimizer.lr'
 _iterations = 150
 extra = dict(
@@ -16,7 +17,7 @@ extra = dict(
 arms = {
     'continued': dict(grid={_lr: [1e-4, 3e-4, 1e-3]}),
     'label-free': dict(grid={_lr: [1e-3, 1e-2]}),
-    'label-aug': dict(grid={_lr: [1e-2, 3e-2, 1e-1]}),
+    'label-aug': dict(grid={_lr: [1e-2, 1e-1], 'custom_hooks.0.lambda_': [0.001, 0.01, 0.1]}),
     'alternating': dict(
         options={'custom_hooks.0.period': _iterations // 4},
         grid={_lr: [1e-4, 1e-3]},
@@ -37,17 +38,6 @@ ablations = {
 }
 ablations = {
     **ablations,
-    'closed form, x0 at t = 30': dict(
-        kind='closed-form',
-        options={
-            'model.backbone.estimate': 'x0',
-            'model.backbone.last_step': 30,
-            'model.backbone.spacing': 0,
-        },
-    ),
-    'label-aug, λ = 0.01': dict(
-        kind='denoiserep', options={'custom_hooks.0.lambda_': 0.01, _lr: 3e-2}
-    ),
     'label-aug, l2': dict(kind='denoiserep', options={'model.backbone.loss': 'l2', _lr: 3e-2}),
     'label-aug, closed-form start': dict(
         kind='denoiserep', options={'custom_hooks.0.init': 'calibrated', _lr: 3e-2}

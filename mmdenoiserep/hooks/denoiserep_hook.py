@@ -126,7 +126,10 @@ class DenoiseRepHook(Hook):
         if self.init == 'calibrated' and self._fusable and untrained:
             share = -(-self.calibration_images // runner.world_size)
             model = _unwrapped(runner)
-            seen = calibrate(model, runner.train_dataloader, share, training=True)
+            # A loader of its own: the sampler of an iteration-based loop can be run through once.
+            own = runner.cfg.get('train_dataloader')
+            loader = runner.build_dataloader(own, runner.seed) if own else runner.train_dataloader
+            seen = calibrate(model, loader, share, training=True)
             runner.logger.info(f'DenoiseRep: calibrated on {seen * runner.world_size} images')
         _install_forward(_unwrapped(runner), self)
 
