@@ -232,9 +232,8 @@ def test_arms_of_another_budget_are_refused(options, place, tmp_path):
     arm = dict(kind='denoiserep', options=options)
     if place == 'grid':  # in its second value, where the control has but one
         (key, value), *_ = options.items()
-        arm = dict(kind='denoiserep', grid={key: [EXTRA.get(key, 64), value]})
-        if key not in EXTRA and 'batch_size' not in key:
-            pytest.skip('the value of the baseline is no plain number')
+        usual = {'train_dataloader.batch_size': 64, 'train_dataloader.dataset.split': 'train'}
+        arm = dict(kind='denoiserep', grid={key: [{**EXTRA, **usual}[key], value]})
     parts = {'arms': {**STUDY['arms']}, 'ablations': {**STUDY['ablations']}}
     parts['arms' if place == 'grid' else place]['greedy'] = arm
     with pytest.raises(ValueError, match=r"arm 'greedy' and the control .* differ in their budget"):

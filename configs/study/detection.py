@@ -2,7 +2,7 @@
 _base_ = ['./_base_arms.py']
 
 baseline = 'baselines/atss_r18_bccd.py'
-replicates = 200  # each takes COCO's evaluation 50 ms
+replicates = 100  # each takes COCO's evaluation 50 ms
 _lr = 'optim_wrapper.optimizer.lr'
 _iterations = 40
 extra = dict(
@@ -16,7 +16,7 @@ extra = dict(
 arms = {
     'continued': dict(grid={_lr: [1e-5, 1e-4, 1e-3]}),
     'label-free': dict(grid={_lr: [1e-3, 1e-2]}),
-    'label-aug': dict(grid={_lr: [3e-3, 3e-2, 3e-1]}),
+    'label-aug': dict(grid={_lr: [3e-3, 3e-2], 'custom_hooks.0.lambda_': [0.001, 0.1]}),
     'alternating': dict(
         options={'custom_hooks.0.period': _iterations // 4},
         grid={_lr: [1e-4, 1e-3]},

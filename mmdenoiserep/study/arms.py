@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple
 
 from mmengine.config import Config
 
@@ -96,24 +96,24 @@ def budget(config: Config) -> Dict[str, Any]:
     )
 
 
-def check_budgets(configs: Dict[str, Config], arms: Dict[str, Arm], control: str) -> None:
-    """Refuse arms whose training differs from the control's in more than what is studied.
+def check_budget(config: Config, arm: Arm, reference: Config, control: str) -> None:
+    """Refuse an arm whose training differs from the control's in more than what is studied.
 
     Raises:
         ValueError: Naming the arm and what differs.
     """
-    wanted = budget(configs[control])
-    for name, config in configs.items():
-        found: Optional[dict] = budget(config)
-        for key, value in wanted.items():
-            if key == 'data' and arms[name].unlabelled:
-                continue  # more images are what the arm is about
-            if arms[name].kind != 'closed-form' and found[key] != value:
-                raise ValueError(
-                    f'arm {name!r} and the control {control!r} differ in their budget: {key} is '
-                    f'{_short(found[key])} and {_short(value)}; put what is meant for all arms '
-                    'into `extra`'
-                )
+    if arm.kind == 'closed-form':
+        return
+    found = budget(config)
+    for key, value in budget(reference).items():
+        if key == 'data' and arm.unlabelled:
+            continue  # more images are what the arm is about
+        if found[key] != value:
+            raise ValueError(
+                f'arm {arm.name!r} and the control {control!r} differ in their budget: {key} is '
+                f'{_short(found[key])} and {_short(value)}; put what is meant for all arms into '
+                '`extra`'
+            )
 
 
 def _short(value: Any) -> str:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from ..checkpoint import atomic_write
 from ..cli import load_config
-from .arms import Arm, arm_config, check_budgets, read_arm
+from .arms import Arm, arm_config, check_budget, read_arm
 from .jobs import TASKS, Job
 
 KEYS = (
@@ -96,8 +96,38 @@ def read_study(path: str, root: str) -> Study:
     for key in ('baseline', 'seeds', 'arms', 'extra'):
         if not spec.get(key):
             raise ValueError(f'{path}: {key!r} is missing')
-    baseline = spec['baseline']
-    base = load_config(baseline if '::' in baseline else str(Path(path).parent / baseline))
+    base = _read_baseline(spec['baseline'], Path(path).parent)
+    metrics = TASKS[base.default_scope].METRICS
+    study = Study(
+        root=root,
+        base=base,
+        seeds=list(spec['seeds']),
+        selection_seeds=list(spec.get('selection_seeds') or spec['seeds']),
+        metric=spec.get('metric') or next(iter(metrics)),
+        replicates=spec.get('replicates', 2000),
+        control=spec.get('control', 'continued'),
+        extra=spec['extra'],
+        arms={name: read_arm(name, arm) for name, arm in spec['arms'].items()},
+        ablations={
+            name: read_arm(name, arm) for name, arm in (spec.get('ablations') or {}).items()
+        },
+    )
+    arms, control = study.arms, study.control
+    if 'baseline' in {**arms, **study.ablations} or set(arms) & set(study.ablations):
+        raise ValueError(f'{path}: an arm is named twice, or like the baseline')
+    seeds = set(study.seeds)
+    if len(seeds) < len(study.seeds) or not set(study.selection_seeds) <= seeds:
+        raise ValueError(f'{path}: seeds must differ, and selection_seeds be some of them')
+    if control not in arms or arms[control].kind != 'continued':
+        raise ValueError(f"{path}: the control {control!r} must be an arm of kind 'continued'")
+    if study.metric not in metrics:
+        raise ValueError(f'{path}: metric must be one of {tuple(metrics)}, got {study.metric!r}')
+    _check_settings(study)
+    return study
+
+
+def _read_baseline(baseline: str, folder: Path) -> Config:
+    base = load_config(baseline if '::' in baseline else str(folder / baseline))
     if base.get('default_scope') not in TASKS:
         raise ValueError(f'{baseline}: default_scope must be one of {tuple(TASKS)}')
     for part in ('train', 'val', 'test'):
@@ -110,40 +140,21 @@ def read_study(path: str, root: str) -> Study:
             f'{baseline}: validation and test are the same images; what was chosen on them says '
             'nothing about others. Give a test split of its own'
         )
-    arms = {name: read_arm(name, arm) for name, arm in spec['arms'].items()}
-    ablations = {name: read_arm(name, arm) for name, arm in (spec.get('ablations') or {}).items()}
-    if 'baseline' in {**arms, **ablations} or set(arms) & set(ablations):
-        raise ValueError(f'{path}: an arm is named twice, or like the baseline')
-    seeds = list(spec['seeds'])
-    chosen = list(spec.get('selection_seeds') or seeds)
-    if len(set(seeds)) != len(seeds) or not set(chosen) <= set(seeds):
-        raise ValueError(f'{path}: seeds must differ, and selection_seeds be some of them')
-    control = spec.get('control', 'continued')
-    if control not in arms or arms[control].kind != 'continued':
-        raise ValueError(f"{path}: the control {control!r} must be an arm of kind 'continued'")
-    task = TASKS[base.default_scope]
-    metric = spec.get('metric') or next(iter(task.METRICS))
-    if metric not in task.METRICS:
-        raise ValueError(f'{path}: metric must be one of {tuple(task.METRICS)}, got {metric!r}')
-    everything = {**arms, **ablations}
+    return base
+
+
+def _check_settings(study: Study) -> None:
+    """Every combination of every grid has the control's budget and a name of its own."""
+    everything = {**study.arms, **study.ablations}
+    control = study.arms[study.control]
+    reference = arm_config(study.base, control, study.extra, control.candidates()[0])
     for arm in everything.values():
-        names = [setting_name(values) for values in arm.candidates()]
-        if len(set(names)) < len(names):
+        candidates = arm.candidates()
+        if len({setting_name(values) for values in candidates}) < len(candidates):
             raise ValueError(f'arm {arm.name!r}: two of its settings are the same')
-    extra = spec['extra']
-    # A grid must not change the budget either.
-    for index in range(max(len(arm.candidates()) for arm in everything.values())):
-        configs = {
-            name: arm_config(base, arm, extra, arm.candidates()[index])
-            for name, arm in everything.items()
-            if index < len(arm.candidates())
-        }
-        configs.setdefault(
-            control, arm_config(base, arms[control], extra, arms[control].candidates()[0])
-        )
-        check_budgets(configs, everything, control)
-    replicates = spec.get('replicates', 2000)
-    return Study(root, base, seeds, chosen, metric, replicates, control, extra, arms, ablations)
+        for values in candidates:
+            config = arm_config(study.base, arm, study.extra, values)
+            check_budget(config, arm, reference, study.control)
 
 
 def setting_name(values: Dict[str, Any]) -> str:

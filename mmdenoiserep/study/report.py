@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checkpoint import atomic_write
 from .bootstrap import Difference, paired_difference, resamples
-from .jobs import read_record, statistics_file
+from .jobs import statistics_file
 from .plan import Study, setting_name
 
 #: For each seed, by metric, the score and its bootstrap samples.
@@ -176,11 +176,6 @@ def validation_curve(folder: str):
     wanted = ('mIoU', 'coco/bbox_mAP', 'accuracy/top1')
     key = next((k for k in wanted if rows and k in rows[0]), None)
     return ([r['step'] for r in rows], [r[key] for r in rows]) if key else ([], [])
-
-
-def seconds(folders: Sequence[str]) -> float:
-    """The mean time that jobs took to train."""
-    return float(np.mean([read_record(folder)['seconds'] for folder in folders]))
 
 
 def _scores(task: ModuleType, path: str, replicates: int) -> Dict[str, np.ndarray]:
