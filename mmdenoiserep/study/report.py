@@ -4,7 +4,7 @@ import json
 import os.path as osp
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -158,24 +158,27 @@ def draw_baselines(study: Study, path: str) -> None:
     for seed in study.seeds:
         steps, values = validation_curve(study.baseline_folder(seed))
         axis.plot(steps, values, marker='.', label=f'seed {seed}')
-    axis.set_xlabel('iteration or epoch')
-    axis.set_ylabel('validation')
+    axis.set_xlabel('iteration (epoch in epoch-based loops)')
+    axis.set_ylabel(f'{study.metric}, validation')
     axis.legend(fontsize='small')
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
 
-def validation_curve(folder: str):
-    """Steps and values of the first metric that a baseline's validation logged."""
+def validation_curve(folder: str) -> Tuple[List[int], List[float]]:
+    """Iterations (epochs in epoch-based loops) and values of a baseline's validation."""
     files = sorted(Path(folder).glob('*/vis_data/scalars.json'))
-    if not files:
-        return [], []
-    rows = [json.loads(line) for line in files[-1].read_text().splitlines() if line.strip()]
-    # Training logs a learning rate, validation does not.
-    rows = [row for row in rows if 'lr' not in row]
-    wanted = ('mIoU', 'coco/bbox_mAP', 'accuracy/top1')
-    key = next((k for k in wanted if rows and k in rows[0]), None)
-    return ([r['step'] for r in rows], [r[key] for r in rows]) if key else ([], [])
+    lines = files[-1].read_text(encoding='utf-8').splitlines() if files else []
+    steps, values, step = [], [], 0
+    for row in map(json.loads, filter(str.strip, lines)):
+        if 'lr' in row:  # of training; validation may be logged by an epoch that stays 0
+            step = row['step']
+            continue
+        key = next((k for k in ('mIoU', 'coco/bbox_mAP', 'accuracy/top1') if k in row), None)
+        if key:
+            steps.append(row['step'] or step)
+            values.append(row[key])
+    return steps, values
 
 
 def _scores(task: ModuleType, path: str, replicates: int) -> Dict[str, np.ndarray]:
