@@ -50,6 +50,12 @@ def test_the_interval_has_the_width_of_both_sources_of_chance():
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.08)
 
 
+def test_samples_that_leave_a_score_undefined_are_left_out():
+    arm = np.array([1.0, 2.0, np.nan, 2.0])
+    found = paired_difference([arm, arm], [np.where(np.isnan(arm), arm, 1.0)] * 2)
+    assert found == pytest.approx((0.0, 1.0, 1.0))
+
+
 def test_calibration_error_by_hand():
     confidence = np.array([0.94, 0.97, 0.5, 1.0])
     correct = np.array([1.0, 1.0, 1.0, 0.0])

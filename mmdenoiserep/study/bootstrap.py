@@ -30,7 +30,8 @@ def paired_difference(
     """The difference of two arms that share their seeds and their test images.
 
     Each replicate draws seeds with replacement, on top of the images that it has drawn: the same
-    for both arms and all seeds.
+    for both arms and all seeds. Replicates whose images leave the score undefined (NaN: AP of
+    small objects, of which there are none) are left out.
 
     Args:
         arm (list[ndarray]): For each seed the score of the data and of its bootstrap samples, from
@@ -47,5 +48,6 @@ def paired_difference(
     replicates = differences.shape[1] - 1
     drawn = np.random.default_rng(seed).integers(len(arm), size=(len(arm), replicates))
     means = np.take_along_axis(differences[:, 1:], drawn, axis=0).mean(0)
-    low, high = np.percentile(means, [2.5, 97.5])
+    defined = means[~np.isnan(means)]
+    low, high = np.percentile(defined, [2.5, 97.5]) if defined.size else (np.nan, np.nan)
     return Difference(float(differences[:, 0].mean()), float(low), float(high))
