@@ -45,7 +45,10 @@ REMEDIES = {
     'mmseg.apis': 'pip install onedl-mmsegmentation',
     'mmpretrain.apis': 'pip install onedl-mmpretrain',
 }
-TEST_REMEDIES = {name: f'pip install {name}' for name in ('pytest', 'hypothesis')}
+TEST_REMEDIES = {
+    **{name: f'pip install {name}' for name in ('pytest', 'hypothesis')},
+    'sklearn': 'pip install scikit-learn',
+}
 # in the text of an error -> what it means
 HINTS = {
     'undefined symbol': 'compiled against another torch than the one that is installed',

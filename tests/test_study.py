@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -298,6 +299,44 @@ def run_tool(path: Path, out: Path, *flags: str, fails: bool = False) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert bool(done.returncode) == fails, done.stdout + done.stderr
     return done.stderr if fails else done.stdout
+
+
+STUDY_OF_ONE_ENDLESS_JOB = """
+import time
+from pathlib import Path
+from mmdenoiserep.study.jobs import Job
+from mmdenoiserep.study.pool import run_jobs
+
+
+class Endless(Job):
+    def missing(self):
+        for beat in range(1200 if __name__ == '__mp_main__' else 0):  # in the worker
+            Path(self.folder, 'beat').write_text(str(beat))
+            time.sleep(0.1)
+        return ('train',)
+
+
+if __name__ == '__main__':
+    run_jobs([Endless({folder!r}, '', 'baseline', 0)], 1, print)
+"""
+
+
+def test_no_job_outlives_a_study_that_is_killed(tmp_path):
+    script, beat = tmp_path / 'study.py', tmp_path / 'beat'
+    script.write_text(STUDY_OF_ONE_ENDLESS_JOB.replace('{folder!r}', repr(str(tmp_path))))
+    study = subprocess.Popen([sys.executable, str(script)])
+    until(beat.is_file)
+    study.kill()
+    study.wait()
+    until(lambda: time.time() - beat.stat().st_mtime > 3)
+
+
+def until(condition, seconds=100):
+    """Poll, for no longer than the job above lasts."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@ _base_ = ['./_base_arms.py']
 
 baseline = 'baselines/resnet_digits.py'
 seeds = list(range(10))
+selection_seeds = [0, 1, 2, 3, 4]
 _lr = 'optim_wrapper.optimizer.lr'
-_iterations = 150
+_iterations = 100
 extra = dict(
     train_cfg=dict(max_iters=_iterations),
     param_scheduler=[
@@ -16,7 +17,7 @@ extra = dict(
 arms = {
     'continued': dict(grid={_lr: [1e-4, 3e-4, 1e-3]}),
     'label-free': dict(grid={_lr: [1e-3, 1e-2]}),
-    'label-aug': dict(grid={_lr: [1e-2, 3e-2, 1e-1]}),
+    'label-aug': dict(grid={_lr: [1e-2, 1e-1], 'custom_hooks.0.lambda_': [0.001, 0.1]}),
     'alternating': dict(
         options={'custom_hooks.0.period': _iterations // 4},
         grid={_lr: [1e-4, 1e-3]},

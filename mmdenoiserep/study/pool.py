@@ -4,10 +4,10 @@ import os
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from queue import Queue
-from threading import Lock
+from threading import Lock, Thread
 from typing import Callable, Sequence
 
 import torch
@@ -68,6 +68,8 @@ def run_jobs(
 
 
 def _work(job: Job, gpu, threads: int, log: str) -> None:
+    # Killed, the study leaves nobody behind who writes into its folders.
+    Thread(target=_end_with_the_study, daemon=True).start()
     if gpu is not None:
         os.environ['CUDA_VISIBLE_DEVICES'] = str(gpu)
     torch.set_num_threads(threads)
@@ -80,3 +82,8 @@ def _work(job: Job, gpu, threads: int, log: str) -> None:
             traceback.print_exc()
             sys.stderr.flush()
             os._exit(1)
+
+
+def _end_with_the_study() -> None:
+    parent_process().join()
+    os._exit(1)

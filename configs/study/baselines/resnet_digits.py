@@ -1,6 +1,7 @@
 # A narrow ResNet of three stages on digits.
 _base_ = ['./_base_digits.py']
 
+max_iters = 600  # at its best by then
 model = dict(
     type='ImageClassifier',
     backbone=dict(
@@ -23,3 +24,9 @@ model = dict(
         topk=(1,),
     ),
 )
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-6),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=50)
+default_hooks = dict(checkpoint=dict(interval=max_iters))
