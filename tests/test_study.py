@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmdenoiserep.study import classification, detection, segmentation
 from mmdenoiserep.study.arms import arm_config, read_arm
 from mmdenoiserep.study.bootstrap import paired_difference, resamples
+from mmdenoiserep.study.movement import change_of_checkpoint
 from mmdenoiserep.study.plan import read_study, setting_name
 from mmdenoiserep.study.reliability import calibration_error
 from mmdenoiserep.study.report import validation_curve
@@ -339,6 +341,18 @@ def until(condition, seconds=100):
         time.sleep(0.2)
 
 
+def test_the_change_of_the_weights_by_hand(tmp_path):
+    stock = {'backbone.a.weight': torch.eye(2), 'backbone.b.weight': torch.ones(2, 3)}
+    stock.update({'backbone.bn.weight': torch.ones(2), 'head.weight': torch.ones(2, 2)})
+    moved = {key: weight + 1 for key, weight in stock.items()}
+    torch.save(dict(state_dict=stock), tmp_path / 'stock.pth')
+    for kept, expected in (([], (2**0.5 + 1) / 2), (['backbone.a.weight'], 1.0), (stock, 0.0)):
+        arm = {**moved, **{key: stock[key] for key in kept}}
+        torch.save(dict(state_dict=arm), tmp_path / 'arm.pth')
+        found = change_of_checkpoint(str(tmp_path / 'arm.pth'), str(tmp_path / 'stock.pth'))
+        assert found == pytest.approx(expected)
+
+
 @pytest.mark.slow
 def test_the_tool_trains_chooses_tests_and_goes_on(tmp_path):
     pytest.importorskip('sklearn')
@@ -357,8 +371,10 @@ def test_the_tool_trains_chooses_tests_and_goes_on(tmp_path):
     assert set(results['validation']) == {*results['test'], 'stretched'}
     minus = results['test']['minus']['accuracy']
     assert len(minus['values']) == 2 and {'to baseline', 'to continued'} <= minus.keys()
-    best = max(results['selection']['continued'].items(), key=lambda item: item[1])[0]
+    best = max(results['selection']['continued'].items(), key=lambda item: item[1]['score'])[0]
     assert setting_name(results['chosen']['continued']) == best
+    for name, settings in results['selection'].items():  # DenoiseRep⁻ adds to the backbone
+        assert all((found['change'] > 0) == (name != 'minus') for found in settings.values()), name
     # What is measured is the fused checkpoint in the stock config.
     done = json.loads((out / 'closed-form' / 'as-configured' / 'seed_0' / 'done.json').read_text())
     assert Path(done['checkpoint']).name == 'fused.pth'

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mmdenoiserep.study.movement import weight_change
 from mmdenoiserep.study.plan import Study, read_study, setting_name
 from mmdenoiserep.study.pool import run_jobs
 from mmdenoiserep.study.report import (
@@ -81,8 +82,12 @@ def run(study: Study, workers: int, read_test: bool, console: Console) -> tuple:
         }
         best = best_setting(study, scores)
         chosen[name] = candidates[best]
-        if len(candidates) > 1:
-            selections[name] = {s: mean_score(v, study.metric) for s, v in scores.items()}
+        selections[name] = {
+            setting: dict(
+                score=mean_score(found, study.metric), change=weight_change(jobs[name, setting])
+            )
+            for setting, found in scores.items()
+        }
         validated[name] = load_scores(study, [j.folder for j in jobs[name, best]], 'val')
     references = ('baseline', study.control)
     tests = None

@@ -90,6 +90,16 @@ def other_metrics(study: Study, compared: dict, reference: str = 'baseline') -> 
     return '\n'.join(lines)
 
 
+def settings_table(study: Study, selections: dict) -> str:
+    """Validation score and change of the weights of every setting, in Markdown."""
+    lines = [f'| arm | setting | {study.metric}, validation | change of W |', '|---|---|---|---|']
+    for name, settings in selections.items():
+        for setting, found in settings.items():
+            cells = (name, setting, f'{found["score"]:.2f}', f'{100 * found["change"]:.2f} %')
+            lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
 def write_report(
     study: Study, tests: Optional[dict], validations: dict, selections: dict, chosen: dict
 ) -> str:
@@ -99,7 +109,8 @@ def write_report(
         study (Study): The study.
         tests (dict, optional): Result of :func:`compare` on the test split, where it was read.
         validations (dict): The same of arms and ablations on the validation split.
-        selections (dict): For each arm with a grid the validation score of each setting.
+        selections (dict): For each arm, by setting, ``score`` on the validation split and
+            ``change`` of the weights.
         chosen (dict): The values of each arm's grid that were chosen.
     """
     notes = {name: setting_name(values) for name, values in chosen.items() if values}
@@ -117,10 +128,7 @@ def write_report(
         table(study, validations, notes, references),
         other_metrics(study, validations),
     ]
-    for name, means in selections.items():
-        lines = [f'| {name} | {study.metric}, validation |', '|---|---|']
-        lines += [f'| {setting} | {mean:.2f} |' for setting, mean in means.items()]
-        parts.append('\n'.join(lines))
+    parts += ['Every setting, and how far it moves the weights:', settings_table(study, selections)]
     draw_baselines(study, osp.join(study.root, 'baseline.png'))
     text = '\n\n'.join(parts) + '\n'
     Path(study.root, 'report.md').write_text(text, encoding='utf-8')
