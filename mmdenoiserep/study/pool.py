@@ -37,7 +37,7 @@ def run_jobs(
     context = get_context('forkserver')
     context.set_forkserver_preload([*PRELOAD, f'{scope}.models', f'{scope}.datasets'])
     gpus = torch.cuda.device_count()
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, torch.get_num_threads() // workers)
     places: Queue = Queue()
     starting = Lock()
     for i in range(workers):
