@@ -19,7 +19,7 @@ from mmdenoiserep.study.bootstrap import paired_difference, resamples
 from mmdenoiserep.study.movement import change_of_checkpoint
 from mmdenoiserep.study.plan import read_study, setting_name
 from mmdenoiserep.study.reliability import calibration_error
-from mmdenoiserep.study.report import validation_curve
+from mmdenoiserep.study.report import validation_curve, validation_steps
 
 ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / 'configs' / 'study'
@@ -283,17 +283,19 @@ def test_the_studies_of_the_documentation_are_sound(name, tmp_path):
 
 def test_the_curve_of_a_baseline_goes_by_training_iterations(tmp_path):
     rows = [
-        dict(lr=0.1, loss=2.0, step=50),
-        dict(lr=0.1, loss=1.0, step=100),
+        dict(lr=0.1, loss=2.0, step=8),
         {'accuracy/top1': 30.0, 'step': 0},
-        dict(lr=0.1, loss=0.5, step=200),
+        dict(lr=0.1, loss=0.5, step=100),
         {'accuracy/top1': 60.0, 'step': 0},
     ]
     file = tmp_path / '20260101' / 'vis_data' / 'scalars.json'
     file.parent.mkdir(parents=True)
     file.write_text('\n'.join(map(json.dumps, rows)))
-    assert validation_curve(str(tmp_path)) == ([100, 200], [30.0, 60.0])
-    assert validation_curve(str(tmp_path / 'none')) == ([], [])
+    assert validation_curve(str(tmp_path)) == [30.0, 60.0]
+    assert validation_curve(str(tmp_path / 'none')) == []
+    assert validation_steps(dict(max_iters=120, val_interval=50)) == [50, 100, 120]
+    assert validation_steps(dict(max_iters=2000)) == [1000, 2000]
+    assert validation_steps(dict(max_epochs=4, val_begin=3)) == [3, 4]
 
 
 def run_tool(path: Path, out: Path, *flags: str, fails: bool = False) -> str:

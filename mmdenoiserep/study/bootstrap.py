@@ -46,7 +46,8 @@ def paired_difference(
         raise ValueError(f'{len(arm)} and {len(reference)} seeds cannot be paired')
     differences = np.stack(arm) - np.stack(reference)  # (seeds, 1 + replicates)
     replicates = differences.shape[1] - 1
-    drawn = np.random.default_rng(seed).integers(len(arm), size=(len(arm), replicates))
+    # A stream of its own: independent of the images that `resamples` draws.
+    drawn = np.random.default_rng([seed, 1]).integers(len(arm), size=(len(arm), replicates))
     means = np.take_along_axis(differences[:, 1:], drawn, axis=0).mean(0)
     defined = means[~np.isnan(means)]
     low, high = np.percentile(defined, [2.5, 97.5]) if defined.size else (np.nan, np.nan)

@@ -4,7 +4,7 @@ import json
 import os.path as osp
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -163,30 +163,37 @@ def draw_baselines(study: Study, path: str) -> None:
     """The validation curve of each baseline's training."""
     pyplot = _pyplot()
     figure, axis = pyplot.subplots(figsize=(6, 3.5))
+    loop = study.base.train_cfg
     for seed in study.seeds:
-        steps, values = validation_curve(study.baseline_folder(seed))
-        axis.plot(steps, values, marker='.', label=f'seed {seed}')
-    axis.set_xlabel('iteration (epoch in epoch-based loops)')
+        values = validation_curve(study.baseline_folder(seed))
+        # A log that was cut short has fewer values than there were validations.
+        steps = validation_steps(loop)[: len(values)]
+        axis.plot(steps, values[: len(steps)], marker='.', label=f'seed {seed}')
+    axis.set_xlabel('iteration' if loop.get('max_iters') else 'epoch')
     axis.set_ylabel(f'{study.metric}, validation')
     axis.legend(fontsize='small')
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
 
-def validation_curve(folder: str) -> Tuple[List[int], List[float]]:
-    """Iterations (epochs in epoch-based loops) and values of a baseline's validation."""
+def validation_steps(loop: dict) -> List[int]:
+    """When MMEngine's training loop validates, by its ``train_cfg``: iterations, or epochs.
+
+    Its log does not say: by default it counts epochs, also in loops that have none.
+    """
+    last = loop.get('max_iters') or loop['max_epochs']
+    interval = loop.get('val_interval', 1000 if loop.get('max_iters') else 1)
+    steps = range(max(loop.get('val_begin', 1), 1), last + 1)
+    return [step for step in steps if step % interval == 0 or step == last]
+
+
+def validation_curve(folder: str) -> List[float]:
+    """The values of a baseline's validations, in order."""
     files = sorted(Path(folder).glob('*/vis_data/scalars.json'))
     lines = files[-1].read_text(encoding='utf-8').splitlines() if files else []
-    steps, values, step = [], [], 0
-    for row in map(json.loads, filter(str.strip, lines)):
-        if 'lr' in row:  # of training; validation may be logged by an epoch that stays 0
-            step = row['step']
-            continue
-        key = next((k for k in ('mIoU', 'coco/bbox_mAP', 'accuracy/top1') if k in row), None)
-        if key:
-            steps.append(row['step'] or step)
-            values.append(row[key])
-    return steps, values
+    keys = ('mIoU', 'coco/bbox_mAP', 'accuracy/top1')
+    rows = map(json.loads, filter(str.strip, lines))
+    return [row[key] for row in rows for key in keys if key in row]
 
 
 def _scores(task: ModuleType, path: str, replicates: int) -> Dict[str, np.ndarray]:
