@@ -7,8 +7,9 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
+from processes import run_in_two_processes
 from test_tools import config, stock_config, tool  # noqa: F401  (fixtures)
-from torch import multiprocessing, nn
+from torch import nn
 from toy import ToyBackbone, toy_config
 
 from mmdenoiserep import (
@@ -138,22 +139,17 @@ def test_an_interrupted_calibration_changes_nothing(failure):
     assert all(d.observer is None for d in denoisers(model).values()) and model.training
 
 
-def _worker(rank, folder):
-    model, batches = model_and_batches()
-    batches = list(batches)  # before the sampler knows of processes
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
-    )
+def _worker(rank, folder, batches):
+    model, _ = model_and_batches()
     # Unequal shares: the mean is over all tokens, not over the processes' means.
     calibrate(model, batches[:1] if rank else batches[1:], num_images=16)
     torch.save(model.state_dict(), folder / f'{rank}.pth')
-    while not (folder / f'{1 - rank}.pth').exists():
-        pass
 
 
 def test_processes_are_merged(tmp_path):
-    multiprocessing.spawn(_worker, args=(tmp_path,), nprocs=2)
     model, batches = model_and_batches()
+    batches = list(batches)
+    run_in_two_processes(_worker, tmp_path, batches)
     calibrate(model, batches, num_images=16)
     for rank in range(2):
         for key, value in torch.load(tmp_path / f'{rank}.pth').items():

@@ -116,6 +116,7 @@ def toy_config(work_dir: Path, backbone: Optional[dict] = None, epochs: int = 2,
             default_hooks=dict(logger=dict(type='LoggerHook', interval=2)),
             randomness=dict(seed=0, deterministic=True),
             log_level='WARNING',
-            experiment_name=work_dir.name,
+            # MMEngine shares loggers and visualizers between runners of one name and second.
+            experiment_name='_'.join(work_dir.parts[-2:]),
         )
     )

@@ -9,6 +9,7 @@ random: speed does not depend on them.
 import argparse
 import json
 import platform
+import statistics
 import warnings
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-images', type=int, default=16, help='of calibration; default: 16')
     parser.add_argument('--device', default=get_device(), help='default: a GPU if there is one')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
-    parser.add_argument('--no-memory', action='store_true', help='do not measure peak memory')
+    parser.add_argument(
+        '--memory-samples', type=int, default=3, help='processes to measure peak memory in; 0: none'
+    )
     parser.add_argument('--json', type=Path, help='write all samples to this file')
     parser.add_argument('--plot', type=Path, help='draw the medians into this *.png')
     return parser.parse_args()
@@ -87,8 +90,9 @@ def main() -> None:
         for name, timing in timings.items():
             images = args.num_images if part == 'calibration' else args.batch_size
             record = dict(part=part, images=images, **costs.get(name, {}), **timing._asdict())
-            if name in STEPS and not args.no_memory:
-                record['peak_memory'] = peak_memory(case, name)
+            if name in STEPS and args.memory_samples > 0:
+                peaks = [peak_memory(case, name) for _ in range(args.memory_samples)]
+                record.update(peak_memory=statistics.median(peaks), peak_memory_samples=peaks)
             records[name] = record
         console.print(table(part, {n: r for n, r in records.items() if r['part'] == part}))
     if args.json:
