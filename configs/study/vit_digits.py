@@ -3,7 +3,7 @@ _base_ = ['./_base_arms.py']
 
 baseline = 'baselines/vit_digits.py'
 seeds = list(range(10))
-selection_seeds = [0, 1, 2, 3, 4]
+selection_seeds = [0, 1, 2]
 _lr = 'optim_wrapper.optimizer.lr'
 _iterations = 150
 extra = dict(

@@ -1,7 +1,7 @@
 # scikit-learn's digits: 8x8 pixels, 10 classes, part of the package. Nothing to download.
 _base_ = ['mmpretrain::_base_/default_runtime.py']
 
-max_iters = 1500
+max_iters = 4500
 data_preprocessor = dict(num_classes=10, mean=[77.0], std=[95.0], to_rgb=False)
 train_dataloader = dict(
     batch_size=64,
@@ -33,7 +33,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-6),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=100)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=300)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=max_iters))
