@@ -1,5 +1,6 @@
 """Two processes with a gloo process group, as two GPUs would have."""
 
+import os
 from pathlib import Path
 from typing import Callable
 
@@ -13,6 +14,7 @@ def run_in_two_processes(function: Callable, folder: Path, *args) -> None:
 
 
 def _enter(rank: int, function: Callable, folder: Path, args: tuple) -> None:
+    os.environ['LOCAL_RANK'] = str(rank)  # as launchers do
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
     )

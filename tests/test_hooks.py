@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from processes import run_in_two_processes
 from toy import denoiserep_backbone, stock_backbone, toy_config
 
 from mmdenoiserep import DenoiseRepHook, denoisers
@@ -368,32 +369,22 @@ def test_killed_and_resumed_ends_with_the_same_bytes(tmp_path, hook):
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
-DISTRIBUTED = """
-import sys, torch, toy
-from pathlib import Path
-from mmengine.dist import get_rank
-from mmengine.runner import Runner
-config = toy.toy_config(Path(sys.argv[1]), **eval(sys.argv[2]))
-# MMEngine's launcher starts processes on GPUs only; it takes a group that is there already.
-torch.distributed.init_process_group('gloo')
-config.launcher = 'pytorch'
-config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
-runner = Runner.from_cfg(config)
-runner.train()
-assert type(runner.model).__name__ == 'MMDistributedDataParallel'
-torch.save(runner.model.module.state_dict(), f'{sys.argv[1]}/rank{get_rank()}.pth')
-"""
+def _train_distributed(rank, folder, hook):
+    config = toy_config(folder, **hook)
+    # MMEngine's launcher starts processes on GPUs only; it takes a group that is there already.
+    config.launcher = 'pytorch'
+    config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
+    model = train(config).model
+    assert type(model).__name__ == 'MMDistributedDataParallel'
+    torch.save(model.module.state_dict(), folder / f'rank{rank}.pth')
 
 
 @pytest.mark.parametrize(
     'hook', [dict(), dict(mode='label-free'), dict(mode='alternating', period=1)]
 )
-def test_two_processes_end_with_the_same_weights(tmp_path, hook):
-    script = tmp_path / 'run.py'
-    script.write_text(DISTRIBUTED)
-    launch = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
-    launch += ['--standalone', str(script), str(tmp_path), repr(hook)]
-    subprocess.run(launch, check=True, env=dict(environment(), CUDA_VISIBLE_DEVICES=''))
+def test_two_processes_end_with_the_same_weights(tmp_path, hook, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    run_in_two_processes(_train_distributed, tmp_path, hook)
     ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1)]
     denoiser = f'backbone.conv1{OWN}'
     assert ranks[0][denoiser].abs().sum() > 0
