@@ -1,12 +1,9 @@
 _base_ = ['mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py', './_base_/denoiserep.py']
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type='mmdenoiserep.DenoiseRepBackbone',
-        module={{_base_.model.backbone}},
+        _delete_=True, type='mmdenoiserep.DenoiseRepBackbone', module={{_base_.model.backbone}}
     )
 )
 load_from = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/fcn/fcn_r50-d8_512x512_80k_ade20k/fcn_r50-d8_512x512_80k_ade20k_20200614_144016-f8ac5082.pth'
-# aAcc, mIoU and Boundary IoU in one evaluation.
 val_evaluator = dict(type='mmdenoiserep.BoundaryIoU')
 test_evaluator = val_evaluator

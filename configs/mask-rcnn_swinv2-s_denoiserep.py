@@ -2,9 +2,7 @@
 _base_ = ['./baselines/mask-rcnn_swinv2-s_fpn_amp-ms-crop-3x_coco.py', './_base_/denoiserep.py']
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type='mmdenoiserep.DenoiseRepBackbone',
-        module={{_base_.model.backbone}},
+        _delete_=True, type='mmdenoiserep.DenoiseRepBackbone', module={{_base_.model.backbone}}
     )
 )
 load_from = 'work_dirs/mask-rcnn_swinv2-s_fpn_amp-ms-crop-3x_coco/epoch_36.pth'

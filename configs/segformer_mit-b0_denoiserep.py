@@ -1,12 +1,9 @@
 _base_ = ['mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py', './_base_/denoiserep.py']
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type='mmdenoiserep.DenoiseRepBackbone',
-        module={{_base_.model.backbone}},
+        _delete_=True, type='mmdenoiserep.DenoiseRepBackbone', module={{_base_.model.backbone}}
     )
 )
 load_from = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/segformer/segformer_mit-b0_512x512_160k_ade20k/segformer_mit-b0_512x512_160k_ade20k_20210726_101530-8ffa8fda.pth'
-# aAcc, mIoU and Boundary IoU in one evaluation.
 val_evaluator = dict(type='mmdenoiserep.BoundaryIoU')
 test_evaluator = val_evaluator

@@ -4,9 +4,7 @@ _base_ = [
 ]
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type='mmdenoiserep.DenoiseRepBackbone',
-        module={{_base_.model.backbone}},
+        _delete_=True, type='mmdenoiserep.DenoiseRepBackbone', module={{_base_.model.backbone}}
     )
 )
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/swin-v2/swinv2-small-w8_3rdparty_in1k-256px_20220803-b01a4332.pth'

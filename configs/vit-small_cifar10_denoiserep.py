@@ -2,9 +2,7 @@
 _base_ = ['./baselines/vit-small_cifar10.py', './_base_/denoiserep.py']
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type='mmdenoiserep.DenoiseRepBackbone',
-        module={{_base_.model.backbone}},
+        _delete_=True, type='mmdenoiserep.DenoiseRepBackbone', module={{_base_.model.backbone}}
     )
 )
 load_from = 'work_dirs/vit-small_cifar10/epoch_20.pth'

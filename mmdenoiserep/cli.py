@@ -4,25 +4,20 @@ import argparse
 import os
 import os.path as osp
 from contextlib import suppress
-from importlib import metadata
-from importlib.util import find_spec
 from logging import WARNING
 from pathlib import Path
 from typing import Optional, Sequence
 
 from mmengine.config import Config, DictAction
-from mmengine.config import utils as config_utils
 from mmengine.device import get_device
 from mmengine.hub import get_config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .config import is_denoiserep_config, to_denoiserep_config, without_sync_norms
 from .hooks.denoiserep_hook import MODES
-
-#: What every DenoiseRep config shares, beside the tools that use it.
-SHARED = Path(__file__).parents[1] / 'configs' / '_base_' / 'denoiserep.py'
+from .stock.config import is_denoiserep_config, to_denoiserep_config, without_sync_norms
+from .stock.packages import is_installed
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,15 +59,8 @@ def load_config(path: str) -> Config:
     Raises:
         SystemExit: If there is no such config.
     """
-    # The maintained line ships mmseg in another distribution than MMEngine expects.
-    packages = config_utils.MODULE2PACKAGE
-    try:
-        metadata.version(packages['mmseg'])
-    except metadata.PackageNotFoundError:
-        packages['mmseg'] = 'onedl-mmsegmentation'
     package = path.split('::')[0] if '::' in path else None
-    # MMEngine would install what is missing.
-    if package and (package not in packages or find_spec(package) is None):
+    if package and not is_installed(package):
         raise SystemExit(f'{path}: no package {package} of OpenMMLab is installed')
     try:
         return get_config(path) if package else Config.fromfile(path)
@@ -91,21 +79,12 @@ def load_denoiserep_config(
     """
     config = load_config(path)
     if not is_denoiserep_config(config):
-        config = with_denoisers(config, targets)
+        config = to_denoiserep_config(config, targets=targets)
     elif targets:
         raise ValueError(f'{path} has denoisers already, with targets of its own')
     if options:
         config.merge_from_dict(options)
     return config
-
-
-def with_denoisers(config: Config, targets: Optional[Sequence[str]] = None) -> Config:
-    """A stock config with denoisers and the hooks that every DenoiseRep config shares.
-
-    Raises:
-        ValueError: See :func:`mmdenoiserep.to_denoiserep_config`.
-    """
-    return to_denoiserep_config(config, Config.fromfile(SHARED).custom_hooks, targets)
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
@@ -119,7 +98,7 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     denoiserep = getattr(args, 'denoiserep', False)
     if denoiserep:
         try:
-            config = with_denoisers(config, args.targets)
+            config = to_denoiserep_config(config, targets=args.targets)
         except ValueError as error:
             raise SystemExit(f'{args.config}: {error}') from None
         if args.mode:

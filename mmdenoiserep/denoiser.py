@@ -1,24 +1,31 @@
-"""The denoiser of one embedding layer, as a parametrization of the layer's weight."""
+r"""The denoiser of one embedding layer, as a parametrization of the layer's weight.
 
-from contextlib import contextmanager
-from functools import partial
-from typing import Callable, Dict, Iterator, Optional, Union
+In training, and in the paper's figure::
+
+    x ──┬───────────────────(−)── A x ──▶ W ──▶ W A x + b
+        └──▶ W_D ──▶ · c ────┘
+             ▲
+             Loss_p: x_t = √ᾱ_t x + √(1−ᾱ_t) ε,  W_D x_t ≈ ε
+
+In this file, and when deployed: one layer with the weight W A, A = I − c W_D, and its own bias b.
+"""
+
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .diffusion import NoiseSchedule
-from .tokens import sample_tokens
+from .diffusion import Cascade
+from .network.layers import channel_dim_of, unknown_layer_message
+from .network.observation import Observed
+from .network.tokens import sample_tokens
+from .network.weight_cache import WeightCache
 
 LOSSES = ('l1', 'l2', 'l1+l2')
-NOISE_SCALES = ('unit', 'rms')
-#: What every key of a denoiser contains in a state dict, and no stock key does.
-DENOISER_KEY = '.parametrizations.weight.0.'
-Layer = Union[nn.Linear, nn.Conv2d]
 
 
-class Denoiser(nn.Module):
+class Denoiser(Observed, nn.Module):
     r"""Linear, bias-free noise predictor :math:`D(x_t) = W_D x_t` of one layer.
 
     One denoising step maps the layer's input x to :math:`A x` with
@@ -30,70 +37,49 @@ class Denoiser(nn.Module):
     :attr:`weight` with shape (G, C/G, C/G), one block for each of G groups of input channels.
 
     Args:
-        layer (nn.Linear | nn.Conv2d): The layer whose input is denoised. Not changed.
+        layer (nn.Module): The Linear, Conv2d or registered layer
+            (:func:`mmdenoiserep.register_layer`) whose input is denoised. Not changed.
         step (int): The layer's fixed diffusion step t, counted from 1.
-        schedule (NoiseSchedule, optional): Defaults to DDPM's.
+        cascade (Cascade, optional): Schedule, estimate and noise. Defaults to the published one.
         loss (str): Penalty of the noise prediction: 'l1', 'l2' or 'l1+l2'. Defaults to 'l1'.
-        estimate (str): What the step moves x to: 'previous' or 'x0'; see
-            :meth:`NoiseSchedule.factor`. Defaults to 'previous'.
-        noise_scale (str): Standard deviation of the noise that :math:`W_D` learns to predict:
-            'unit' is 1; 'rms' is the root mean square of the layer's features, so that a step
-            means the same signal-to-noise ratio in every layer. Defaults to 'unit'.
 
     Raises:
-        ValueError: If the step is not in the schedule or an option is unknown.
+        ValueError: If the layer's kind is not known, the step not in the schedule or the loss
+            unknown.
     """
 
     def __init__(
-        self,
-        layer: Layer,
-        step: int,
-        schedule: Optional[NoiseSchedule] = None,
-        loss: str = 'l1',
-        estimate: str = 'previous',
-        noise_scale: str = 'unit',
+        self, layer: nn.Module, step: int, cascade: Optional[Cascade] = None, loss: str = 'l1'
     ) -> None:
         super().__init__()
         if loss not in LOSSES:
             raise ValueError(f'loss must be one of {LOSSES}, got {loss!r}')
-        if noise_scale not in NOISE_SCALES:
-            raise ValueError(f'noise_scale must be one of {NOISE_SCALES}, got {noise_scale!r}')
-        self.schedule = schedule or NoiseSchedule()
+        channel_dim = channel_dim_of(layer)
+        if channel_dim is None:
+            raise ValueError(unknown_layer_message('layer', layer))
+        self.cascade = cascade or Cascade()
+        self.schedule = self.cascade.schedule
         self.step = step
-        self.factor = self.schedule.factor(step, estimate)
+        self.factor = self.cascade.factor(step)
         self.loss = loss
-        self.noise_scale = noise_scale
-        # A negative index serves batched and unbatched inputs alike.
-        self.channel_dim = -3 if isinstance(layer, nn.Conv2d) else -1
+        self.channel_dim = channel_dim
         groups = getattr(layer, 'groups', 1)
         width = layer.weight.shape[1]
         self.weight = nn.Parameter(layer.weight.new_zeros(groups, width, width))
         # Saved with W_D: at another step the same W_D is another denoiser.
+        schedule = self.schedule
+        numbers = [step, schedule.num_steps, schedule.beta_start, schedule.beta_end, self.factor]
         self.register_buffer(
-            'diffusion',
-            torch.tensor(
-                [
-                    step,
-                    self.schedule.num_steps,
-                    self.schedule.beta_start,
-                    self.schedule.beta_end,
-                    self.factor,
-                ],
-                dtype=torch.float32,
-                device=layer.weight.device,
-            ),
+            'diffusion', torch.tensor(numbers, dtype=torch.float32, device=layer.weight.device)
         )
-        #: Called with the layer's input at each of its calls; see :func:`observe_inputs`.
-        self.observer: Optional[Callable[[Tensor], None]] = None
-        self._keep_fused = False
-        self._fused: Optional[tuple] = None
+        self.cache = WeightCache()
 
     def forward(self, weight: Tensor) -> Tensor:
         """Fuse the denoiser into a weight: W to W A.
 
-        In evaluation, and within a training step (:func:`one_weight_per_step`), the result is
-        kept and computed again only when W or W_D has changed, or the mode. A change through
-        ``.data``, which PyTorch does not count, shows after the next ``train()`` or ``eval()``.
+        In evaluation, and within a training step, the result is kept and computed again only when
+        W or W_D has changed, or the mode. A change through ``.data``, which PyTorch does not
+        count, shows after the next ``train()`` or ``eval()``.
 
         Args:
             weight (Tensor): The layer's weight, (out, in/groups) or (out, in/groups, kH, kW).
@@ -101,22 +87,12 @@ class Denoiser(nn.Module):
         Returns:
             Tensor: The fused weight, of the same shape and dtype.
         """
-        needs_grad = torch.is_grad_enabled() and (weight.requires_grad or self.weight.requires_grad)
-        if not self._keep_fused and (needs_grad or self.training):
-            return self._fuse(weight)
-        key = (needs_grad, torch.is_inference_mode_enabled(), *_state(weight), *_state(self.weight))
-        if self._fused is None or self._fused[0] != key:
-            self._fused = (key, self._fuse(weight))
-        return self._fused[1]
+        return self.cache.get((weight, self.weight), self.training, lambda: self._fuse(weight))
 
     def train(self, mode: bool = True) -> 'Denoiser':
         """Switch the mode and forget the fused weight."""
-        self.forget()
+        self.cache.forget()
         return super().train(mode)
-
-    def forget(self) -> None:
-        """Drop the fused weight that was kept."""
-        self._fused = None
 
     def _fuse(self, weight: Tensor) -> Tensor:
         groups, width, _ = self.weight.shape
@@ -127,7 +103,7 @@ class Denoiser(nn.Module):
             return weight - self.factor * change.reshape(weight.shape)
 
     def predict_noise(self, x_t: Tensor) -> Tensor:
-        """W_D x_t at every token or pixel; (..., C) for Linear, (..., C, H, W) for Conv2d."""
+        """W_D x_t at every token or pixel; (..., C), or (..., C, H, W) for layers on maps."""
         if self.channel_dim == -1:
             return F.linear(x_t, self.weight[0])
         groups, width, _ = self.weight.shape
@@ -153,12 +129,14 @@ class Denoiser(nn.Module):
             generator (torch.Generator, optional): Draws tokens and noise.
 
         Returns:
-            Tensor: A scalar in the dtype of W_D.
+            Tensor: A scalar in the dtype of W_D; 0 of an empty batch.
         """
         with torch.autocast(x.device.type, enabled=False):
             x = sample_tokens(x.detach(), self.channel_dim, max_tokens, generator)
             x = x.to(self.weight.dtype)
-            if self.noise_scale == 'rms':  # features in units of their noise
+            if not len(x):
+                return self.weight.sum() * 0
+            if self.cascade.noise_scale == 'rms':  # features in units of their noise
                 x = x / x.square().mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny)
             noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
             groups, width, _ = self.weight.shape
@@ -174,15 +152,10 @@ class Denoiser(nn.Module):
             return loss
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        if f'{prefix}weight' not in state_dict and not any(DENOISER_KEY in k for k in state_dict):
-            return  # a stock checkpoint: all of it is there, and W_D stays as it is
         # Raised rather than collected: MMEngine would only warn, and W_D would act at a step
         # that it was not trained for.
         saved = state_dict.get(f'{prefix}diffusion')
-        if saved is not None and not (
-            saved.shape == self.diffusion.shape
-            and torch.allclose(saved.to(self.diffusion), self.diffusion, rtol=1e-2)
-        ):
+        if saved is not None and not self._is_own(saved):
             layer = prefix.split('.parametrizations.')[0]
             raise RuntimeError(
                 f'the denoiser of {layer!r} was trained with [step, num_steps, beta_start, '
@@ -192,42 +165,14 @@ class Denoiser(nn.Module):
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    def _is_own(self, saved: Tensor) -> bool:
+        """Whether a saved ``diffusion`` is this denoiser's: steps exactly, the rest as stored."""
+        if saved.shape != self.diffusion.shape or not saved.is_floating_point():
+            return False
+        own = self.diffusion.to(saved)
+        rtol = 1e-5 if saved.dtype in (torch.float32, torch.float64) else 1e-2  # 16 bits round
+        return torch.equal(saved[:2], own[:2]) and torch.allclose(saved, own, rtol=rtol)
+
     def extra_repr(self) -> str:
         groups, width, _ = self.weight.shape
         return f'channels={groups * width}, groups={groups}, step={self.step}, loss={self.loss!r}'
-
-
-@contextmanager
-def observe_inputs(
-    found: Dict[str, Denoiser], observer: Callable[[str, Denoiser, Tensor], None]
-) -> Iterator[None]:
-    """Show the inputs of all denoised layers to a function while the context is open.
-
-    Args:
-        found (dict[str, Denoiser]): The result of :func:`mmdenoiserep.denoisers`.
-        observer (Callable): Called as ``observer(name, denoiser, x)`` before a layer runs.
-    """
-    for name, denoiser in found.items():
-        denoiser.observer = partial(observer, name, denoiser)
-    try:
-        yield
-    finally:
-        for denoiser in found.values():
-            denoiser.observer = None
-
-
-@contextmanager
-def one_weight_per_step(found: Dict[str, Denoiser]) -> Iterator[None]:
-    """Compute each W A once while the context is open: the forward pass of a training step."""
-    for denoiser in found.values():
-        denoiser._keep_fused = True
-    try:
-        yield
-    finally:
-        for denoiser in found.values():
-            denoiser._keep_fused = False
-            denoiser.forget()  # its graph is the step's
-
-
-def _state(tensor: Tensor) -> tuple:
-    return tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device

@@ -1,12 +1,19 @@
-"""The forward diffusion process of DDPM and the constants of one denoising step."""
+"""The forward diffusion process of DDPM, and the cascade of denoising steps through a network.
+
+The first of three files that hold the method; then `denoiser.py` and `conversion.py`.
+"""
 
 import math
+from dataclasses import dataclass, field
+from typing import List
 
 import torch
 from torch import Tensor
 
 #: What one denoising step may move a feature to.
 ESTIMATES = ('previous', 'x0')
+#: What the noise is measured in.
+NOISE_SCALES = ('unit', 'rms')
 
 
 class NoiseSchedule:
@@ -62,23 +69,6 @@ class NoiseSchedule:
         alpha, alpha_bar = self.alpha(t), self.alpha_bar(t)
         return (1 - alpha) / (math.sqrt(alpha) * math.sqrt(1 - alpha_bar))
 
-    def factor(self, t: int, estimate: str = 'previous') -> float:
-        r"""Factor c of the predicted noise in :math:`A = I - c W_D`.
-
-        Args:
-            t (int): Step, counted from 1.
-            estimate (str): What the layer's input is moved to. 'previous' is :math:`x_{t-1}`, with
-                :math:`c = C_1(t)`. 'x0' is the clean feature that the noise prediction implies,
-                with :math:`c = \sqrt{1 - \bar\alpha_t}` (DDPM equation 15); as in the former, x is
-                not divided by what the forward process would have multiplied it with.
-
-        Raises:
-            ValueError: If the step is not in the schedule or the estimate is unknown.
-        """
-        if estimate not in ESTIMATES:
-            raise ValueError(f'estimate must be one of {ESTIMATES}, got {estimate!r}')
-        return self.c1(t) if estimate == 'previous' else math.sqrt(1 - self.alpha_bar(t))
-
     def q_sample(self, x: Tensor, t: int, noise: Tensor) -> Tensor:
         r"""Diffuse a feature to step ``t`` (DDPM equation 4).
 
@@ -105,3 +95,70 @@ class NoiseSchedule:
             f'{type(self).__name__}(num_steps={self.num_steps}, '
             f'beta_start={self.beta_start}, beta_end={self.beta_end})'
         )
+
+
+@dataclass(frozen=True)
+class Cascade:
+    r"""The denoising steps that the layers of a network take: one reverse diffusion.
+
+    Args:
+        schedule (NoiseSchedule): Defaults to DDPM's, T = 1000. A dict of its arguments will do.
+        estimate (str): What a step moves a layer's input to. 'previous' is :math:`x_{t-1}`, with
+            :math:`c = C_1(t)` in :math:`A = I - c W_D`, as published. 'x0' is the clean feature
+            that the noise prediction implies, with :math:`c = \sqrt{1 - \bar\alpha_t}` (DDPM
+            equation 15); as in the former, x is not divided by what the forward process would
+            have multiplied it with. Defaults to 'previous'.
+        noise_scale (str): Standard deviation of the noise that is learned to be predicted: 'unit'
+            is 1; 'rms' is the root mean square of the layer's features, so that a step means the
+            same signal-to-noise ratio in every layer. Defaults to 'unit'.
+        last_step (int): Step of the layer that data passes last. Defaults to 1.
+        spacing (int): Steps from a layer back to the one before it; with 0 all layers take
+            ``last_step``. Defaults to 1: N layers take N, N-1, ..., 1.
+
+    Raises:
+        ValueError: If an option is unknown or out of range.
+    """
+
+    schedule: NoiseSchedule = field(default_factory=NoiseSchedule)
+    estimate: str = 'previous'
+    noise_scale: str = 'unit'
+    last_step: int = 1
+    spacing: int = 1
+
+    def __post_init__(self) -> None:
+        if self.schedule is None or isinstance(self.schedule, dict):
+            object.__setattr__(self, 'schedule', NoiseSchedule(**(self.schedule or {})))
+        if self.estimate not in ESTIMATES:
+            raise ValueError(f'estimate must be one of {ESTIMATES}, got {self.estimate!r}')
+        if self.noise_scale not in NOISE_SCALES:
+            raise ValueError(f'noise_scale must be one of {NOISE_SCALES}, got {self.noise_scale!r}')
+        if self.last_step < 1 or self.spacing < 0:
+            raise ValueError(
+                'last_step must be at least 1 and spacing at least 0, got '
+                f'{self.last_step} and {self.spacing}'
+            )
+
+    def steps(self, num_layers: int) -> List[int]:
+        """The steps of the layers, in the order in which data passes them.
+
+        Raises:
+            ValueError: If the schedule has fewer.
+        """
+        steps = [self.last_step + self.spacing * i for i in reversed(range(num_layers))]
+        if steps[0] > self.schedule.num_steps:
+            raise ValueError(
+                f'the cascade of {num_layers} layers begins at step {steps[0]}, but the schedule '
+                f'has {self.schedule.num_steps}; narrow `targets`, lower `spacing` or raise '
+                '`num_steps`'
+            )
+        return steps
+
+    def factor(self, t: int) -> float:
+        """Factor c of the predicted noise in :math:`A = I - c W_D` at step ``t``.
+
+        Raises:
+            ValueError: If the step is not in the schedule.
+        """
+        if self.estimate == 'previous':
+            return self.schedule.c1(t)
+        return math.sqrt(1 - self.schedule.alpha_bar(t))

@@ -9,12 +9,12 @@ import pytest
 import torch
 from toy import ToyBackbone, ToyModel
 
-from mmdenoiserep import denoisers, insert_denoisers
-from mmdenoiserep.benchmark.convergence import expected_loss, loss_p, moments_of, train
-from mmdenoiserep.benchmark.dense import DenseFormulation
-from mmdenoiserep.benchmark.timing import Step, alternate
+from experiments.benchmark.dense import DenseFormulation
+from experiments.benchmark.timing import Step, alternate
+from experiments.convergence import expected_loss, loss_p, moments_of, train
+from mmdenoiserep import Cascade, denoisers, insert_denoisers
 from mmdenoiserep.calibration import closed_form
-from mmdenoiserep.denoiser import observe_inputs
+from mmdenoiserep.training import observe_inputs
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,7 +74,7 @@ def test_the_tool_measures_everything(tmp_path):
 def test_the_expected_loss_is_the_mean_over_the_noise():
     torch.manual_seed(0)
     model = ToyModel(dict(type='ToyBackbone')).eval()
-    insert_denoisers(model.backbone, loss='l2', last_step=300, spacing=100)
+    insert_denoisers(model.backbone, loss='l2', cascade=Cascade(last_step=300, spacing=100))
     images = torch.randn(8, 3, 40, 40)
     moments = moments_of(model, [images])
     inputs = {}
@@ -89,7 +89,7 @@ def test_the_expected_loss_is_the_mean_over_the_noise():
 def test_training_goes_down_to_the_closed_form():
     torch.manual_seed(0)
     model = ToyModel(dict(type='ToyBackbone')).eval()
-    insert_denoisers(model.backbone, loss='l2', last_step=300, spacing=100)
+    insert_denoisers(model.backbone, loss='l2', cascade=Cascade(last_step=300, spacing=100))
     inputs = [torch.randn(8, 3, 40, 40)]
     moments = moments_of(model, inputs)
     for name, denoiser in denoisers(model).items():

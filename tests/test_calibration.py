@@ -8,11 +8,11 @@ import torch
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from processes import run_in_two_processes
-from test_tools import config, stock_config, tool  # noqa: F401  (fixtures)
 from torch import nn
 from toy import ToyBackbone, toy_config
 
 from mmdenoiserep import (
+    Cascade,
     DenoiseRepHook,
     NoiseSchedule,
     calibrate,
@@ -20,9 +20,10 @@ from mmdenoiserep import (
     fuse_denoisers,
     insert_denoisers,
 )
-from mmdenoiserep.calibration import SecondMoments, _solve, closed_form
+from mmdenoiserep.calibration import SecondMoments, closed_form, solve
 from mmdenoiserep.cli import load_config
-from mmdenoiserep.denoiser import observe_inputs
+from mmdenoiserep.training import observe_inputs
+from tools import tool
 
 
 def inputs_of(model, images):
@@ -48,7 +49,7 @@ def test_closed_form_is_the_least_squares_solution():
 @pytest.mark.parametrize('shape', [(4, 3, 12, 12), (1, 3, 30, 20)])
 @torch.no_grad()
 def test_moments_are_those_of_all_tokens(shape, monkeypatch):
-    monkeypatch.setattr('mmdenoiserep.calibration.BLOCK', 7)
+    monkeypatch.setattr('mmdenoiserep.calibration.moments.BLOCK', 7)
     torch.manual_seed(0)
     model = insert_denoisers(ToyBackbone()).eval()
     moments, images = SecondMoments(denoisers(model)), torch.randn(shape)
@@ -113,8 +114,10 @@ def test_calibration_in_units_of_the_features():
     moment = torch.eye(3, dtype=torch.float64)[None] * torch.tensor([4.0, 1.0, 0.5])
     solved = []
     for scale in (1.0, 100.0):
-        model = insert_denoisers(nn.Sequential(nn.Linear(3, 3)), ['0'], noise_scale='rms')
-        solved.append(_solve(scale * moment, denoisers(model)['0']))
+        model = insert_denoisers(
+            nn.Sequential(nn.Linear(3, 3)), ['0'], cascade=Cascade(noise_scale='rms')
+        )
+        solved.append(solve(scale * moment, denoisers(model)['0']))
     assert torch.allclose(solved[0], solved[1])
     alpha_bar = NoiseSchedule().alpha_bar(1)
     assert torch.allclose(solved[0], closed_form(moment / (5.5 / 3), alpha_bar))
@@ -136,7 +139,7 @@ def test_an_interrupted_calibration_changes_nothing(failure):
     with pytest.raises(failure):
         calibrate(model, interrupted(), num_images=16)
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
-    assert all(d.observer is None for d in denoisers(model).values()) and model.training
+    assert all(d.observers == () for d in denoisers(model).values()) and model.training
 
 
 def _worker(rank, folder, batches):
@@ -157,20 +160,20 @@ def test_processes_are_merged(tmp_path):
 
 
 @pytest.fixture
-def stock(stock_config, tmp_path):  # noqa: F811
+def stock(stock_config_file, tmp_path):
     """A stock checkpoint, and its model."""
     torch.manual_seed(0)
-    model = MODELS.build(load_config(str(stock_config)).model)
+    model = MODELS.build(load_config(str(stock_config_file)).model)
     meta = dict(dataset_meta=dict(classes=['a', 'b']))
     torch.save(dict(meta=meta, state_dict=model.state_dict()), tmp_path / 'stock.pth')
     return tmp_path / 'stock.pth', model
 
 
-def test_a_stock_checkpoint_in_a_denoised_one_out(stock, stock_config, tmp_path):  # noqa: F811
+def test_a_stock_checkpoint_in_a_denoised_one_out(stock, stock_config_file, tmp_path):
     path, model = stock
     out = tmp_path / 'out' / 'denoised.pth'
     for target in (out, tmp_path / 'again.pth'):
-        done = tool('calibrate', stock_config, path, target, '--fuse', cwd=tmp_path)
+        done = tool('calibrate', stock_config_file, path, target, '--fuse', cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert '16/16' in done.stdout and 'ETA' in done.stdout
     assert out.read_bytes() != path.read_bytes()
@@ -188,17 +191,20 @@ def test_a_stock_checkpoint_in_a_denoised_one_out(stock, stock_config, tmp_path)
     assert sorted(p.name for p in out.parent.iterdir()) == ['denoised.pth', 'denoised.py']
 
 
-def test_without_fuse_the_result_trains_further(stock, stock_config, tmp_path):  # noqa: F811
+def test_without_fuse_the_result_trains_further(stock, stock_config_file, tmp_path):
     path, _ = stock
     out = tmp_path / 'calibrated.pth'
-    done = tool('calibrate', stock_config, path, out, '--targets', 'conv1', cwd=tmp_path)
+    done = tool('calibrate', stock_config_file, path, out, '--targets', 'conv1', cwd=tmp_path)
     assert done.returncode == 0 and '1 denoisers calibrated on 16 images' in done.stdout
     done = tool('train', tmp_path / 'calibrated.py', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_bad_input_is_refused_and_nothing_is_written(stock, stock_config, config, tmp_path):  # noqa: F811
+def test_bad_input_is_refused_and_nothing_is_written(
+    stock, stock_config_file, config_file, tmp_path
+):
     path, _ = stock
+    stocks = stock_config_file
     for name, change in (
         ('lacking.pth', lambda state: state.pop('backbone.conv1.weight')),
         (
@@ -212,15 +218,18 @@ def test_bad_input_is_refused_and_nothing_is_written(stock, stock_config, config
         torch.save(changed, tmp_path / name)
     before = set(tmp_path.iterdir())
     for arguments, message in (
-        ([stock_config, path, 'out'], 'must be named *.pth'),
-        ([stock_config, path, path], 'is the checkpoint itself'),
-        ([stock_config, 'none.pth', 'out.pth'], 'there is no checkpoint none.pth'),
-        ([stock_config, path, 'out.pth', '--images', 'none'], 'there is no folder none'),
-        ([stock_config, path, 'out.pth', '--num-images', '0'], 'at least 1'),
-        ([config, path, 'out.pth', '--targets', 'conv1'], 'has denoisers already'),
-        ([stock_config, 'lacking.pth', 'out.pth'], "lacks 'backbone.conv1"),
-        ([stock_config, 'narrow.pth', 'out.pth'], 'size mismatch for backbone.conv1'),
-        ([stock_config, 'broken.pth', 'out.pth'], "NaN or infinity in 'backbone.conv1.weight'"),
+        ([stocks, path, 'out'], 'must be named *.pth'),
+        ([stocks, path, path], 'is the checkpoint itself'),
+        ([stocks, 'none.pth', 'out.pth'], 'there is no checkpoint none.pth'),
+        ([stocks, path, 'out.pth', '--images', 'none'], 'there is no folder none'),
+        ([stocks, path, 'out.pth', '--num-images', '0'], 'at least 1'),
+        ([config_file, path, 'out.pth', '--targets', 'conv1'], 'has denoisers already'),
+        ([stocks, 'lacking.pth', 'out.pth'], "lacks 'backbone.conv1"),
+        ([stocks, 'narrow.pth', 'out.pth'], 'size mismatch for backbone.conv1'),
+        (
+            [stocks, 'broken.pth', 'out.pth'],
+            "NaN or infinity in 'backbone.conv1.weight'",
+        ),
     ):
         done = tool('calibrate', *arguments, cwd=tmp_path)
         assert done.returncode == 1 and message in done.stderr.splitlines()[-1], done.stderr

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -7,9 +8,10 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 from toy import ToyBackbone, denoiserep_backbone
 
-from mmdenoiserep import NoiseSchedule, denoisers, fuse_denoisers, insert_denoisers
-from mmdenoiserep.conversion import record_noise_losses, without_denoisers
-from mmdenoiserep.targets import is_depthwise
+from mmdenoiserep import Cascade, NoiseSchedule, denoisers, fuse_denoisers, insert_denoisers
+from mmdenoiserep.conversion import without_denoisers
+from mmdenoiserep.network.layers import is_depthwise
+from mmdenoiserep.training import record_noise_losses
 
 
 def randomize(model: nn.Module) -> nn.Module:
@@ -128,20 +130,22 @@ def test_weights_that_are_computed_are_no_targets():
 
 def test_more_layers_than_steps_are_refused():
     with pytest.raises(ValueError, match='the cascade of 2 layers begins at step 2'):
-        insert_denoisers(ToyBackbone(), schedule=NoiseSchedule(num_steps=1))
+        insert_denoisers(ToyBackbone(), cascade=Cascade(NoiseSchedule(num_steps=1)))
 
 
 def test_the_cascade_can_be_stretched():
-    model = insert_denoisers(ToyBackbone(), last_step=5, spacing=10, estimate='x0')
+    model = insert_denoisers(ToyBackbone(), cascade=Cascade(None, 'x0', 'unit', 5, 10))
     assert steps(model) == {'conv1': 15, 'conv2': 5}
-    assert all(d.factor == d.schedule.factor(d.step, 'x0') for d in denoisers(model).values())
-    assert steps(insert_denoisers(ToyBackbone(), last_step=5, spacing=0)) == {
+    assert all(
+        d.factor == math.sqrt(1 - d.schedule.alpha_bar(d.step)) for d in denoisers(model).values()
+    )
+    assert steps(insert_denoisers(ToyBackbone(), cascade=Cascade(last_step=5, spacing=0))) == {
         'conv1': 5,
         'conv2': 5,
     }
     for wrong in (dict(last_step=0), dict(spacing=-1)):
         with pytest.raises(ValueError, match='last_step must be at least 1 and spacing'):
-            insert_denoisers(ToyBackbone(), **wrong)
+            Cascade(**wrong)
 
 
 def test_a_model_that_cannot_be_probed_says_what_to_give():
@@ -264,7 +268,7 @@ def test_noise_losses_have_a_graph_to_the_denoisers_only():
     with torch.no_grad():
         model(torch.randn(2, 3, 12, 12))  # outside the context nothing is recorded
     assert list(losses) == ['conv1', 'conv2']
-    assert all(d.observer is None for d in found.values())
+    assert all(d.observers == () for d in found.values())
 
 
 def test_seeded_noise_losses_leave_the_global_generator_alone():

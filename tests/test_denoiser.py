@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmdenoiserep import Denoiser, NoiseSchedule
-from mmdenoiserep.conversion import attach, denoiser_of, detach
+from mmdenoiserep import Cascade, Denoiser, NoiseSchedule
+from mmdenoiserep.network.parametrization import attach, detach, parametrization_of
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -74,7 +74,7 @@ def test_fused_equals_explicit(case, dtype, step, seed):
         shapes = {key: value.shape for key, value in layer.state_dict().items()}
         attach(layer, denoiser)
         running = layer(x)
-        detach(layer, fuse=True)
+        detach(layer, keep=bool(parametrization_of(layer).weight.any()))
         fused = layer(x)
     assert torch.equal(running, fused)  # what is trained is what is deployed
     error = (fused - expected).norm() / expected.norm()
@@ -94,7 +94,7 @@ def test_untrained_denoiser_leaves_the_bytes_of_the_layer(case, seed):
     expected, weight = layer(x), layer.weight.detach().numpy().tobytes()
     attach(layer, Denoiser(layer, step=3))
     assert torch.equal(layer(x), expected)
-    detach(layer, fuse=True)
+    detach(layer, keep=bool(parametrization_of(layer).weight.any()))
     assert layer.weight.detach().numpy().tobytes() == weight
 
 
@@ -105,7 +105,7 @@ def test_fusing_twice_gives_the_same_bytes():
         denoiser = Denoiser(layer, step=7)
         nn.init.normal_(denoiser.weight)
         attach(layer, denoiser)
-        detach(layer, fuse=True)
+        detach(layer, keep=bool(parametrization_of(layer).weight.any()))
         file = io.BytesIO()
         torch.save(layer.state_dict(), file)
         return file.getvalue()
@@ -117,15 +117,15 @@ def test_fusion_keeps_the_parameter_and_its_gradient_flag():
     layer = nn.Linear(4, 3)
     weight = layer.weight
     attach(layer, Denoiser(layer, step=1))
-    nn.init.normal_(denoiser_of(layer).weight)
-    detach(layer, fuse=True)
+    nn.init.normal_(parametrization_of(layer).weight)
+    detach(layer, keep=bool(parametrization_of(layer).weight.any()))
     assert layer.weight is weight and layer.weight.requires_grad and type(layer) is nn.Linear
 
 
 @pytest.mark.parametrize('loss', ['l1', 'l2', 'l1+l2'])
 def test_noise_loss_by_hand(loss):
     layer, schedule = nn.Linear(3, 2), NoiseSchedule(num_steps=10)
-    denoiser = Denoiser(layer, step=4, schedule=schedule, loss=loss)
+    denoiser = Denoiser(layer, 4, Cascade(schedule), loss)
     nn.init.normal_(denoiser.weight)
     x = torch.randn(5, 3, requires_grad=True)
     torch.manual_seed(1)
@@ -142,7 +142,7 @@ def test_noise_loss_by_hand(loss):
 
 def test_noise_in_units_of_the_features_by_hand():
     layer = nn.Linear(3, 2)
-    denoiser = Denoiser(layer, step=40, noise_scale='rms')
+    denoiser = Denoiser(layer, 40, Cascade(noise_scale='rms'))
     nn.init.normal_(denoiser.weight)
     x = 7 * torch.randn(50, 3)
     torch.manual_seed(1)
@@ -157,7 +157,7 @@ def test_noise_in_units_of_the_features_by_hand():
 def test_the_step_to_x0_removes_all_of_the_predicted_noise():
     """DDPM equation 15 without its division by sqrt(abar), as METHOD leaves out sqrt(alpha)."""
     layer = nn.Linear(3, 2)
-    denoiser = Denoiser(layer, step=40, estimate='x0')
+    denoiser = Denoiser(layer, 40, Cascade(estimate='x0'))
     nn.init.normal_(denoiser.weight)
     x = torch.randn(5, 3)
     expected = x - (1 - NoiseSchedule().alpha_bar(40)) ** 0.5 * x @ denoiser.weight[0].T
@@ -192,7 +192,9 @@ def test_weight_is_fused_in_float32_under_autocast():
 @pytest.mark.parametrize('option', ['loss', 'estimate', 'noise_scale'])
 def test_unknown_options_are_refused(option):
     with pytest.raises(ValueError, match=f"{option} must be one of .* got 'l3'"):
-        Denoiser(nn.Linear(2, 2), step=1, **{option: 'l3'})
+        if option == 'loss':
+            Denoiser(nn.Linear(2, 2), 1, loss='l3')
+        Cascade(**{option: 'l3'})
 
 
 def test_denoiser_of_another_step_is_not_loaded():
@@ -201,9 +203,20 @@ def test_denoiser_of_another_step_is_not_loaded():
     with pytest.raises(RuntimeError, match='was trained with'):
         Denoiser(layer, step=6).load_state_dict(state)
     with pytest.raises(RuntimeError, match='was trained with'):
-        Denoiser(layer, step=5, schedule=NoiseSchedule(500)).load_state_dict(state)
+        Denoiser(layer, 5, Cascade(NoiseSchedule(500))).load_state_dict(state)
     with pytest.raises(RuntimeError, match='was trained with'):
-        Denoiser(layer, step=5, estimate='x0').load_state_dict(state)
+        Denoiser(layer, 5, Cascade(estimate='x0')).load_state_dict(state)
+
+
+@pytest.mark.parametrize(('step', 'num_steps'), [(201, 1000), (200, 1001)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_steps_are_compared_exactly(step, num_steps, dtype):
+    """One step beside, weights would be off by thousandths."""
+    layer = nn.Linear(2, 2)
+    state = Denoiser(layer, step=200).to(dtype).state_dict()
+    Denoiser(layer, step=200).load_state_dict(state)
+    with pytest.raises(RuntimeError, match='was trained with'):
+        Denoiser(layer, step, Cascade(NoiseSchedule(num_steps))).load_state_dict(state)
 
 
 def test_l2_training_reaches_the_closed_form():

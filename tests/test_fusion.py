@@ -10,15 +10,15 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from test_hooks import environment
 from torch import nn
 from toy import denoiserep_backbone, stock_backbone, toy_config
 
 from mmdenoiserep import denoisers, fuse_checkpoint, to_stock_config
-from mmdenoiserep import fusion as fusion_module
-from mmdenoiserep.checkpoint import atomic_write, load_checkpoint_file
+from mmdenoiserep.apis import fuse as fusion_module
+from mmdenoiserep.stock.checkpoint import atomic_write, load_checkpoint_file
+from tools import TOOLS, environment
 
-TOOL = Path(__file__).parent.parent / 'tools' / 'fuse_ckpt.py'
+TOOL = TOOLS / 'fuse_ckpt.py'
 
 
 @pytest.fixture
@@ -73,6 +73,20 @@ def test_fusing_twice_writes_the_same_bytes(config, checkpoint, tmp_path):
         fuse_checkpoint(config, checkpoint, str(tmp_path / f'{name}.pth'))
     assert (tmp_path / 'a.pth').read_bytes() == (tmp_path / 'b.pth').read_bytes()
     assert (tmp_path / 'a.py').read_bytes() == (tmp_path / 'b.py').read_bytes()
+
+
+def test_checkpoints_of_version_0_1_give_the_same_bytes(config, tmp_path):
+    """Two files that version 0.1.0 wrote: a DenoiseRep checkpoint and what it fused it into."""
+    data = Path(__file__).parent / 'data'
+    out = tmp_path / 'fused.pth'
+    fuse_checkpoint(config, str(data / 'toy_denoiserep_0.1.pth'), str(out))
+    state, before = (
+        torch.load(p, weights_only=True)['state_dict'] for p in (out, data / 'toy_fused_0.1.pth')
+    )
+    assert list(state) == list(before) and state._metadata == before._metadata
+    for key, value in before.items():
+        assert value.numpy().tobytes() == state[key].numpy().tobytes(), key
+    refused(config, str(data / 'toy_fused_0.1.pth'), tmp_path / 'twice.pth', 'fused already')
 
 
 def test_weights_from_distributed_training_are_taken(config, model, tmp_path):

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,8 @@ from processes import run_in_two_processes
 from toy import denoiserep_backbone, stock_backbone, toy_config
 
 from mmdenoiserep import DenoiseRepHook, denoisers
-from mmdenoiserep.checkpoint import load_checkpoint_file
+from mmdenoiserep.stock.checkpoint import load_checkpoint_file
+from tools import environment
 
 OWN = '.parametrizations.weight.0.weight'
 
@@ -321,12 +321,6 @@ def test_a_model_without_denoisers_is_refused_before_training(tmp_path):
 def test_bad_arguments_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         DenoiseRepHook(**kwargs)
-
-
-def environment() -> dict:
-    root = Path(__file__).parent
-    paths = [str(root), str(root.parent), os.environ.get('PYTHONPATH', '')]
-    return dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in paths if p))
 
 
 SCRIPT = """

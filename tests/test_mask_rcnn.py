@@ -7,19 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from real import BASELINE, COCO, CONFIG, ROOT, needs_coco
 from torch import nn
 
 from mmdenoiserep import denoisers
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
-
-ROOT = Path(__file__).parent.parent
-CONFIG = 'configs/mask-rcnn_swinv2-t_denoiserep.py'
-BASELINE = 'configs/baselines/mask-rcnn_swinv2-t_fpn_1x_coco.py'
-COCO = ROOT.parent / 'shared' / 'data' / 'coco128'
-
-needs_coco = pytest.mark.skipif(not COCO.is_dir(), reason=f'no images in {COCO}')
 
 # Small images and few proposals: the weights are random, and so is the number of detections.
 DETECT = """

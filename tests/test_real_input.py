@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
-from test_mask_rcnn import BASELINE, COCO, CONFIG, ROOT, needs_coco
+from real import BASELINE, CAMVID, COCO, CONFIG, ROOT, needs_coco
 
 from mmdenoiserep.cli import load_config
 
@@ -99,7 +99,6 @@ def test_train_test_fuse_and_test_with_the_stock_config(tmp_path):
         assert np.allclose(unfused['scores'], stock['scores'], rtol=0, atol=1e-4)
 
 
-CAMVID = ROOT.parent / 'shared' / 'data' / 'camvid'
 SEGFORMER = 'configs/segformer_mit-b0_denoiserep.py'
 CLASSES = 'sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,cyclist'
 CAMVID_OPTIONS = [

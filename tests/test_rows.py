@@ -5,29 +5,29 @@ With ROWS_OUT set to a file, what was found is appended to it, a line of JSON fo
 
 import copy
 import json
-import logging
 import os
 import re
 import runpy
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Dict, NamedTuple, Tuple
+from typing import Tuple
 
 import pytest
 import torch
+import yaml
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from tiny import make_small, predict
+from tiny import assert_same, make_small, predict
 from torch import nn
 
-from mmdenoiserep import DenoiseRepHook, denoisers, fuse_denoisers, to_stock_config
-from mmdenoiserep.benchmark.samples import sample
+from experiments.benchmark.samples import sample
+from mmdenoiserep import denoisers, fuse_denoisers, to_stock_config
 from mmdenoiserep.cli import load_config
-from mmdenoiserep.config import without_sync_norms
+from mmdenoiserep.stock.config import without_sync_norms
+from mmdenoiserep.stock.model import run_backbone
+from mmdenoiserep.training import denoising_losses, freeze_base
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -36,70 +36,34 @@ pytest.importorskip('mmpretrain')
 ROOT = Path(__file__).parent.parent
 
 
-class Row(NamedTuple):
-    """What is expected of a config: its denoisers, counted on paper, and an input it takes."""
-
-    denoisers: int
-    size: Tuple[int, int] = (64, 64)
-
-
-# Transformers: the two Linear layers of each block's feed-forward part (SegFormer: two 1x1
-# convolutions). ResNet and DarkNet: all convolutions but the stem's first.
+#: The rows by name: their metadata, with the denoisers as counted on paper.
 ROWS = {
-    'mask-rcnn_swinv2-t': Row(2 * 12),
-    'mask-rcnn_swinv2-s': Row(2 * 24),
-    'mask-rcnn_swin-t': Row(2 * 12),
-    'mask-rcnn_swin-s': Row(2 * 24),
-    'mask-rcnn_r50': Row(52),
-    'faster-rcnn_r50': Row(52),
-    'atss_r50': Row(52),
-    'yolov3_d53': Row(51),
-    'detr_r50': Row(52),
-    'centernet_r50': Row(52),
-    'fcn_r50': Row(54),  # ResNetV1c: a stem of three
-    'fcn_r101': Row(54 + 3 * 17),
-    'segformer_mit-b0': Row(2 * 8),
-    'segformer_mit-b1': Row(2 * 8),
-    'swinv2-tiny': Row(2 * 12, (256, 256)),
-    'swinv2-small': Row(2 * 24, (256, 256)),
-    'swinv2-base': Row(2 * 24, (256, 256)),
-    'vit-small': Row(2 * 12),
-    'vit-base': Row(2 * 12),
-    'vit-small_cifar10': Row(2 * 12),
-    'vit-base_cifar10': Row(2 * 12),
-    'resnet50': Row(52),
+    model['Name']: model
+    for model in yaml.safe_load((ROOT / 'configs' / 'metafile.yml').read_text())['Models']
 }
 
 
 def test_every_config_is_a_row():
-    names = {path.name for path in (ROOT / 'configs').glob('*_denoiserep.py')}
-    assert names == {f'{name}_denoiserep.py' for name in ROWS}
+    names = {str(path.relative_to(ROOT)) for path in (ROOT / 'configs').glob('*_denoiserep.py')}
+    assert names == {model['Config'] for model in ROWS.values()}
+    assert all(f'configs/{name}.py' == model['Config'] for name, model in ROWS.items())
 
 
-@pytest.fixture(scope='module')
-def stock_worker():
-    """A process without mmdenoiserep, asked by a function."""
-    command = [sys.executable, str(Path(__file__).parent / 'stock_worker.py')]
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
-
-        def ask(**job) -> dict:
-            process.stdin.write(json.dumps(job) + '\n')
-            process.stdin.flush()
-            return json.loads(process.stdout.readline() or 'null')
-
-        yield ask
-        process.stdin.close()
+def test_rows_are_short():
+    for model in ROWS.values():
+        lines = (ROOT / model['Config']).read_text().splitlines()
+        assert len(lines) <= 10, model['Config']
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ROWS)
 def test_row(name, stock_worker, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    row, path = ROWS[name], ROOT / 'configs' / f'{name}_denoiserep.py'
+    path, metadata = ROOT / ROWS[name]['Config'], ROWS[name]['Metadata']
+    size = tuple(metadata['Test Size'])
     config = without_sync_norms(load_config(str(path)))
     init_default_scope(config.default_scope)
-    make_small(config, row.size)
+    make_small(config, size)
     stock, model = build(to_stock_config(config)), build(config)
     if 'yolov3' in name:  # at random it predicts boxes beyond what a float holds
         for parameter in stock.bbox_head.parameters():
@@ -114,12 +78,12 @@ def test_row(name, stock_worker, tmp_path, monkeypatch):
 
     # 2. As many denoisers as layers were counted, at steps N ... 1.
     found = denoisers(model)
-    assert [d.step for d in found.values()] == list(range(row.denoisers, 0, -1))
+    assert [d.step for d in found.values()] == list(range(metadata['Denoisers'], 0, -1))
 
     # 3. Either way of training reaches every denoiser and nothing else.
     losses = {}
     for mode in ('label-aug', 'label-free'):
-        data = sample(config, row.size, labelled=mode == 'label-aug')
+        data = sample(config, size, labelled=mode == 'label-aug')
         losses[mode] = train_step(model, mode, data)
 
     # 4. Trained denoisers, fused by the tool, are what a stock model needs to predict the same.
@@ -136,13 +100,13 @@ def test_row(name, stock_worker, tmp_path, monkeypatch):
     changed = {key for key in before if not torch.equal(state[key], before[key])}
     assert list(state) == list(before)
     assert changed == {f'{layer}.weight' for layer in found}
-    batch = sample(config, row.size)
+    batch = sample(config, size)
     torch.save(batch, files['batch.pth'])
     answer = stock_worker(
         config=stock_config_of(path),
         checkpoint=files['fused.pth'],
         batch=files['batch.pth'],
-        size=row.size,
+        size=size,
         strict=not relative,
         predictions=str(tmp_path / 'predictions.pth'),
     )
@@ -184,16 +148,17 @@ def stock_config_of(path: Path) -> str:
 
 
 def train_step(model: nn.Module, mode: str, data: dict) -> float:
-    """One training step as the hook makes it, up to the gradients, which are checked."""
-    hook = DenoiseRepHook(mode=mode)
-    runner = SimpleNamespace(model=model, logger=logging.getLogger('rows'), seed=0, iter=0)
-    hook.before_run(runner)
-    hook.before_train(runner)
+    """One training step up to the gradients, which are checked."""
     model.train()
-    hook.before_train_iter(runner, 0)
-    loss, _ = model.parse_losses(model(**model.data_preprocessor(data, True), mode='loss'))
+    freeze_base(model)
+    inputs = model.data_preprocessor(data, True)
+    if mode == 'label-free':
+        run, lambda_ = partial(run_backbone, model, inputs['inputs']), 1.0
+    else:
+        run, lambda_ = partial(model, **inputs, mode='loss'), 0.1
+    losses = denoising_losses(denoisers(model), run, lambda_)
+    loss, _ = model.parse_losses(losses.total)
     loss.backward()
-    vars(model).pop('forward')
     assert torch.isfinite(loss)
     denoising = {id(d.weight) for d in denoisers(model).values()}
     for name, parameter in model.named_parameters():
@@ -203,21 +168,6 @@ def train_step(model: nn.Module, mode: str, data: dict) -> float:
             assert torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
     model.zero_grad(set_to_none=True)
     return loss.item()
-
-
-def assert_same(predictions: Dict[str, torch.Tensor], expected: Dict[str, torch.Tensor]) -> float:
-    """Compare predictions; the largest difference, relative to the largest value."""
-    assert predictions.keys() == expected.keys()
-    worst = 0.0
-    for key, value in expected.items():
-        assert predictions[key].shape == value.shape and value.numel(), key
-        if value.is_floating_point():
-            difference = (predictions[key] - value).abs().max() / value.abs().max()
-            assert difference < 1e-4, key
-            worst = max(worst, difference.item())
-        else:
-            assert torch.equal(predictions[key], value), key
-    return worst
 
 
 def complexity(model: nn.Module, batch: dict) -> Tuple[int, int]:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
-from test_rows import assert_same, stock_worker  # noqa: F401  (a fixture)
-from tiny import make_small, predict
+from tiny import assert_same, make_small, predict
 
+from experiments.benchmark.samples import sample
 from mmdenoiserep import denoisers
-from mmdenoiserep.benchmark.samples import sample
 from mmdenoiserep.cli import load_config
 
 pytest.importorskip('mmdet')
@@ -103,7 +102,7 @@ def detection_options(root: Path) -> list:
     ],
     ids=lambda value: value.split('/')[-1].split('_')[0] if '::' in str(value) else '',
 )
-def test_train_fuse_and_load(name, layers, options, shapes, scenes, tmp_path, stock_worker):  # noqa: F811
+def test_train_fuse_and_load(name, layers, options, shapes, scenes, tmp_path, stock_worker):
     torch.manual_seed(0)
     data = [f'train_dataloader.dataset.data_root={scenes}/'] if 'mmseg' in name else []
     stock = load_config(name)

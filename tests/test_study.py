@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmdenoiserep.study import classification, detection, segmentation
-from mmdenoiserep.study.arms import arm_config, read_arm
-from mmdenoiserep.study.bootstrap import paired_difference, resamples
-from mmdenoiserep.study.movement import change_of_checkpoint
-from mmdenoiserep.study.plan import read_study, setting_name
-from mmdenoiserep.study.reliability import calibration_error
-from mmdenoiserep.study.report import validation_curve, validation_steps
+from experiments.study import classification, detection, segmentation
+from experiments.study.arms import arm_config, read_arm
+from experiments.study.bootstrap import paired_difference, resamples
+from experiments.study.movement import change_of_checkpoint
+from experiments.study.plan import read_study, setting_name
+from experiments.study.reliability import calibration_error
+from experiments.study.report import validation_curve, validation_steps
+from tools import environment
 
 ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / 'configs' / 'study'
@@ -308,8 +309,8 @@ def run_tool(path: Path, out: Path, *flags: str, fails: bool = False) -> str:
 STUDY_OF_ONE_ENDLESS_JOB = """
 import time
 from pathlib import Path
-from mmdenoiserep.study.jobs import Job
-from mmdenoiserep.study.pool import run_jobs
+from experiments.study.jobs import Job
+from experiments.study.pool import run_jobs
 
 
 class Endless(Job):
@@ -328,7 +329,7 @@ if __name__ == '__main__':
 def test_no_job_outlives_a_study_that_is_killed(tmp_path):
     script, beat = tmp_path / 'study.py', tmp_path / 'beat'
     script.write_text(STUDY_OF_ONE_ENDLESS_JOB.replace('{folder!r}', repr(str(tmp_path))))
-    study = subprocess.Popen([sys.executable, str(script)])
+    study = subprocess.Popen([sys.executable, str(script)], env=environment())
     until(beat.is_file)
     study.kill()
     study.wait()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmdenoiserep import Denoiser
-from mmdenoiserep.tokens import sample_tokens
+from mmdenoiserep.network.tokens import sample_tokens
 
 
 @pytest.mark.parametrize(

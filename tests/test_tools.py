@@ -3,71 +3,38 @@
 import argparse
 import pickle
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from test_hooks import environment
-from toy import toy_config
 
-from mmdenoiserep import to_stock_config
 from mmdenoiserep.cli import (
     add_denoiserep_arguments,
     add_runner_arguments,
     config_from_arguments,
     load_config,
 )
-
-TOOLS = Path(__file__).parent.parent / 'tools'
-
-
-@pytest.fixture
-def config(tmp_path) -> Path:
-    config = toy_config(tmp_path / 'unused')
-    config.pop('work_dir')
-    config.custom_imports = dict(imports=['toy'])
-    config.test_dataloader = dict(config.train_dataloader, sampler=dict(type='DefaultSampler'))
-    config.test_evaluator = [dict(type='ToyMetric')]
-    config.test_cfg = dict()
-    path = tmp_path / 'toy_denoiserep.py'
-    config.dump(path)
-    return path
+from tools import tool
 
 
-def tool(name: str, *args, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(TOOLS / f'{name}.py'), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=cwd)
-
-
-def test_train_resume_test_and_the_default_work_folder(config, tmp_path):
+def test_train_resume_test_and_the_default_work_folder(config_file, tmp_path):
     work_dir = tmp_path / 'work_dirs' / 'toy_denoiserep'
-    done = tool('train', config, '--cfg-options', 'train_cfg.max_epochs=1', cwd=tmp_path)
+    done = tool('train', config_file, '--cfg-options', 'train_cfg.max_epochs=1', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {'epoch_1.pth', 'fused.pth', 'fused.py'} <= {p.name for p in work_dir.iterdir()}
 
-    done = tool('train', config, '--resume', cwd=tmp_path)
+    done = tool('train', config_file, '--resume', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (work_dir / 'epoch_2.pth').exists()
 
     out = tmp_path / 'predictions.pkl'
-    done = tool('test', config, work_dir / 'epoch_2.pth', '--out', out, cwd=tmp_path)
+    done = tool('test', config_file, work_dir / 'epoch_2.pth', '--out', out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(pickle.loads(out.read_bytes())) == 16
 
 
-@pytest.fixture
-def stock_config(config, tmp_path) -> Path:
-    stock = to_stock_config(load_config(str(config)))
-    stock.custom_hooks = [dict(type='EMAHook')]
-    stock.dump(tmp_path / 'toy.py')
-    return tmp_path / 'toy.py'
-
-
-def test_a_stock_config_trains_with_a_flag(stock_config, tmp_path):
+def test_a_stock_config_trains_with_a_flag(stock_config_file, tmp_path):
     flags = ['--denoiserep', '--targets', 'conv.', '--mode', 'label-free']
     options = ['load_from=None', 'custom_hooks.0.log_interval=1', 'train_cfg.max_epochs=1']
-    done = tool('train', stock_config, *flags, '--cfg-options', *options, cwd=tmp_path)
+    done = tool('train', stock_config_file, *flags, '--cfg-options', *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     work_dir = tmp_path / 'work_dirs' / 'toy_denoiserep'
     assert {'epoch_1.pth', 'fused.pth', 'toy_denoiserep.py'} <= {p.name for p in work_dir.iterdir()}
@@ -81,15 +48,15 @@ def test_a_stock_config_trains_with_a_flag(stock_config, tmp_path):
     fused = tmp_path / 'fused.pth'
     done = tool('fuse_ckpt', written.filename, work_dir / 'epoch_1.pth', fused, cwd=tmp_path)
     assert done.returncode == 0 and '2 denoisers' in done.stdout, done.stderr
-    done = tool('test', stock_config, fused, cwd=tmp_path)
+    done = tool('test', stock_config_file, fused, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_flags_for_stock_configs_are_refused_elsewhere(config, stock_config, tmp_path):
+def test_flags_for_stock_configs_are_refused_elsewhere(config_file, stock_config_file, tmp_path):
     for path, flags, message in (
-        (config, ['--denoiserep'], 'has denoisers already'),
-        (config, ['--mode', 'label-free'], '--targets and --mode go with --denoiserep'),
-        (stock_config, ['--denoiserep'], 'denoisers need a trained model'),
+        (config_file, ['--denoiserep'], 'has denoisers already'),
+        (config_file, ['--mode', 'label-free'], '--targets and --mode go with --denoiserep'),
+        (stock_config_file, ['--denoiserep'], 'denoisers need a trained model'),
         ('mmnone::a.py', ['--denoiserep'], 'no package mmnone of OpenMMLab'),
         ('none.py', ['--denoiserep'], 'there is no config none.py'),
     ):
@@ -112,35 +79,35 @@ def test_the_zoo_names_the_checkpoint_of_a_stock_config():
     assert config_from_arguments(parser.parse_args([name, *options])).load_from == 'my.pth'
 
 
-def test_without_a_gpu_training_is_in_float32(stock_config, monkeypatch):
+def test_without_a_gpu_training_is_in_float32(stock_config_file, monkeypatch):
     monkeypatch.setattr('mmdenoiserep.cli.get_device', lambda: 'cpu')
     parser = argparse.ArgumentParser()
     parser.add_argument('config')
     add_runner_arguments(parser)
     options = ['optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.loss_scale=dynamic']
-    args = parser.parse_args([str(stock_config), '--cfg-options', *options])
+    args = parser.parse_args([str(stock_config_file), '--cfg-options', *options])
     optimizer = dict(type='Adam', lr=0.01)
     expected = dict(type='OptimWrapper', optimizer=optimizer)
     assert config_from_arguments(args).optim_wrapper == expected
 
 
-def test_a_missing_checkpoint_is_named_before_anything_is_built(config, tmp_path):
+def test_a_missing_checkpoint_is_named_before_anything_is_built(config_file, tmp_path):
     for name, args in (
         ('train', ['--cfg-options', 'load_from=none.pth']),
         ('train', ['--resume', 'none.pth']),
         ('test', ['none.pth']),
     ):
-        done = tool(name, config, *args, cwd=tmp_path)
+        done = tool(name, config_file, *args, cwd=tmp_path)
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1].startswith('load_from: there is no checkpoint none.pth')
 
 
-def test_flags_that_the_config_cannot_serve(config, tmp_path):
-    done = tool('train', config, '--auto-scale-lr', cwd=tmp_path)
+def test_flags_that_the_config_cannot_serve(config_file, tmp_path):
+    done = tool('train', config_file, '--auto-scale-lr', cwd=tmp_path)
     assert done.returncode == 1 and 'base_batch_size' in done.stderr
-    done = tool('test', config, 'none.pth', '--show-dir', 'pictures', cwd=tmp_path)
+    done = tool('test', config_file, 'none.pth', '--show-dir', 'pictures', cwd=tmp_path)
     assert done.returncode == 1 and 'default_hooks.visualization' in done.stderr
-    done = tool('test', config, 'none.pth', '--out', 'out.json', cwd=tmp_path)
+    done = tool('test', config_file, 'none.pth', '--out', 'out.json', cwd=tmp_path)
     assert done.returncode == 2 and '--out' in done.stderr
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from toy import ToyBackbone
 
 from mmdenoiserep import Denoiser, denoisers, fuse_denoisers, insert_denoisers
-from mmdenoiserep.denoiser import one_weight_per_step
+from mmdenoiserep.network.weight_cache import one_weight_per_step
 
 
 @pytest.fixture
@@ -28,11 +28,15 @@ def computed(monkeypatch):
     return calls
 
 
+def caches(model):
+    return [denoiser.cache for denoiser in denoisers(model).values()]
+
+
 def fresh(model, x):
     """The output of a model that remembers nothing."""
     other = copy.deepcopy(model)
     for denoiser in denoisers(other).values():
-        denoiser.forget()
+        denoiser.cache.forget()
     return other(x)
 
 
@@ -78,7 +82,7 @@ def test_an_optimizer_step_is_seen(model):
 
 def test_once_a_step_with_a_graph_of_its_own(model, computed):
     for _ in range(2):  # as gradient accumulation: no weight changes between two backward passes
-        with one_weight_per_step(denoisers(model)):
+        with one_weight_per_step(caches(model)):
             (model(X) + model(X)).sum().backward()
     assert len(computed) == 4
     gradient = denoisers(model)['conv1'].weight.grad.clone()
@@ -89,7 +93,7 @@ def test_once_a_step_with_a_graph_of_its_own(model, computed):
 
 
 def test_a_weight_without_a_graph_is_not_trained_through(model):
-    with one_weight_per_step(denoisers(model)):
+    with one_weight_per_step(caches(model)):
         with torch.no_grad():
             model(X)
         model(X).sum().backward()

@@ -40,3 +40,18 @@ def predict(model: nn.Module, data: dict) -> Dict[str, Tensor]:
     if 'seg_logits' in result:
         return dict(logits=result.seg_logits.data)
     return dict(scores=result.pred_score)
+
+
+def assert_same(predictions: Dict[str, torch.Tensor], expected: Dict[str, torch.Tensor]) -> float:
+    """Compare predictions; the largest difference, relative to the largest value."""
+    assert predictions.keys() == expected.keys()
+    worst = 0.0
+    for key, value in expected.items():
+        assert predictions[key].shape == value.shape and value.numel(), key
+        if value.is_floating_point():
+            difference = (predictions[key] - value).abs().max() / value.abs().max()
+            assert difference < 1e-4, key
+            worst = max(worst, difference.item())
+        else:
+            assert torch.equal(predictions[key], value), key
+    return worst

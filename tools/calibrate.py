@@ -10,7 +10,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmdenoiserep.calibration_job import calibrate_checkpoint
+from mmdenoiserep.apis import calibrate_checkpoint
 from mmdenoiserep.cli import load_denoiserep_config
 
 

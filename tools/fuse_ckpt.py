@@ -2,8 +2,8 @@
 
 import argparse
 
+from mmdenoiserep.apis import fuse_checkpoint
 from mmdenoiserep.cli import load_config
-from mmdenoiserep.fusion import fuse_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

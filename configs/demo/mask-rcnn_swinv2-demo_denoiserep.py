@@ -1,9 +1,7 @@
 _base_ = ['./mask-rcnn_swinv2-demo.py', '../_base_/denoiserep.py']
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type='mmdenoiserep.DenoiseRepBackbone',
-        module={{_base_.model.backbone}},
+        _delete_=True, type='mmdenoiserep.DenoiseRepBackbone', module={{_base_.model.backbone}}
     )
 )
 load_from = 'work_dirs/demo/baseline/epoch_16.pth'

@@ -1,3 +1,3 @@
-from .digits import Digits
+from .image_folder import ImageFolder
 
-__all__ = ['Digits']
+__all__ = ['ImageFolder']

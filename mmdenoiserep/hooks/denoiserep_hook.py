@@ -2,7 +2,7 @@
 
 import os.path as osp
 import types
-from typing import Dict, List, Optional
+from typing import Dict, Optional
 
 import torch
 from mmengine.hooks import Hook
@@ -10,13 +10,21 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
+from ..apis.fuse import fuse_checkpoint
 from ..calibration import calibrate
-from ..conversion import denoisers, record_noise_losses
-from ..denoiser import one_weight_per_step
-from ..fusion import fuse_checkpoint
-from ..initialization import initialize_as_stock
-from ..models.minus import feature_denoisers
+from ..conversion import denoisers
+from ..models.initialization import redirect_init_weights
 from ..registry import HOOKS
+from ..stock.config import to_stock_config
+from ..stock.data import unlabelled_loader
+from ..stock.model import run_backbone
+from ..training.step import (
+    denoising_losses,
+    denoising_parameters,
+    freeze_base,
+    require_grad,
+    trained_modules,
+)
 
 MODES = ('label-aug', 'label-free', 'alternating')
 INITS = ('zero', 'calibrated')
@@ -47,7 +55,8 @@ class DenoiseRepHook(Hook):
         max_tokens (int, optional): Most tokens of a layer's input on which its noise loss is
             estimated in a step; None takes all. Defaults to 256.
         init (str): 'zero' starts at the stock model; 'calibrated' at the closed form, from one pass
-            over training images. Denoisers that a checkpoint brings are kept. Defaults to 'zero'.
+            over training images under the test pipeline, as `tools/calibrate.py` makes. Denoisers
+            that a checkpoint brings are kept. Defaults to 'zero'.
         calibration_images (int): Images of that pass, over all processes. Defaults to 512.
         log_interval (int): Iterations between two logs of the layers' losses. Defaults to 50.
         fuse (bool): Whether to write ``fused.pth`` and ``fused.py``, the stock checkpoint and
@@ -78,11 +87,15 @@ class DenoiseRepHook(Hook):
             raise ValueError(
                 f"lambda_ must be in [0, 1), got {lambda_}; lambda_ = 1 is mode='label-free'"
             )
-        if (
-            min(period, log_interval, calibration_images, 1 if max_tokens is None else max_tokens)
-            < 1
-        ):
-            raise ValueError('period, log_interval, calibration_images, max_tokens: at least 1')
+        numbers = dict(
+            period=period,
+            max_tokens=max_tokens,
+            calibration_images=calibration_images,
+            log_interval=log_interval,
+        )
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise ValueError(f'{name} must be at least 1, got {value}')
         self.mode = mode
         self.lambda_ = lambda_
         self.period = period
@@ -98,11 +111,10 @@ class DenoiseRepHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         model = _unwrapped(runner)
-        self._denoisers = denoisers(model)
+        self._modules = trained_modules(model)
         # DenoiseRep⁻ trains alike but has nothing to fuse.
-        self._fusable = bool(self._denoisers)
-        self._denoisers = self._denoisers or feature_denoisers(model)
-        if not self._denoisers:
+        self._fusable = bool(denoisers(model))
+        if not self._modules:
             raise ValueError(
                 'DenoiseRepHook found no denoisers in the model; wrap its backbone: '
                 "model.backbone = dict(type='mmdenoiserep.DenoiseRepBackbone', module=<backbone>)"
@@ -111,9 +123,11 @@ class DenoiseRepHook(Hook):
             raise ValueError(
                 f'mode={self.mode!r} runs `model.backbone`, but {type(model).__name__} has none'
             )
+        if self.fuse and self._fusable:
+            to_stock_config(runner.cfg)  # refuses now rather than after training
         # The backbone sees to its own; this is for an `init_cfg` of the whole model.
-        initialize_as_stock(model)
-        own = {id(p) for p in self._parameters()}
+        redirect_init_weights(model)
+        own = {id(p) for p in denoising_parameters(model)}
         self._base = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
         # Before checkpoints are loaded and the loop starts, so that a wrapper for distributed
         # training knows from the first step which parameters have gradients.
@@ -122,15 +136,9 @@ class DenoiseRepHook(Hook):
     def before_train(self, runner: Runner) -> None:
         # Here and not in `before_run`: EMAHook copies the model there, and a copy must not
         # record losses.
-        untrained = not any(d.weight.any() for d in self._denoisers.values())
+        untrained = not any(m.weight.any() for m in self._modules.values())
         if self.init == 'calibrated' and self._fusable and untrained:
-            share = -(-self.calibration_images // runner.world_size)
-            model = _unwrapped(runner)
-            # A loader of its own: the sampler of an iteration-based loop can be run through once.
-            own = runner.cfg.get('train_dataloader')
-            loader = runner.build_dataloader(own, runner.seed) if own else runner.train_dataloader
-            seen = calibrate(model, loader, share, training=True)
-            runner.logger.info(f'DenoiseRep: calibrated on {seen * runner.world_size} images')
+            self._calibrate(runner)
         _install_forward(_unwrapped(runner), self)
 
     def before_train_iter(
@@ -142,10 +150,7 @@ class DenoiseRepHook(Hook):
         if phase != self.phase:
             self._enter_phase(runner, phase)
         if phase != 'base':
-            # The loop has called `model.train()`, in which backbones also freeze the parameters
-            # of their `frozen_stages`, denoisers included.
-            _freeze_norms(_unwrapped(runner))
-            _require_grad(self._parameters(), True)
+            freeze_base(_unwrapped(runner))  # the loop has called `model.train()`
 
     def after_train_iter(
         self,
@@ -165,8 +170,8 @@ class DenoiseRepHook(Hook):
             )
 
     def before_test(self, runner: Runner) -> None:
-        found = denoisers(_unwrapped(runner))
-        if found and not any(d.weight.any() for d in found.values()):
+        inserted = denoisers(_unwrapped(runner))
+        if inserted and not any(d.weight.any() for d in inserted.values()):
             runner.logger.warning(
                 'the denoisers are untrained (W_D = 0, as from a stock checkpoint): the results '
                 "are the stock model's"
@@ -184,26 +189,17 @@ class DenoiseRepHook(Hook):
         self._noise_losses = {}
         if self.phase == 'base' or (self.phase == 'label-aug' and self.lambda_ == 0):
             return forward(*args, **kwargs)
-        with one_weight_per_step(self._denoisers if self._fusable else {}), record_noise_losses(
-            self._denoisers, self.max_tokens, self._seed
-        ) as noise_losses:
-            if self.phase == 'label-free':
-                with torch.no_grad():
-                    model.backbone(kwargs['inputs'] if 'inputs' in kwargs else args[0])
-                losses, weight = {}, 1.0
-            else:
-                losses = forward(*args, **kwargs)
-                weight = self.lambda_
-        losses = {
-            key: _scaled(value, 1 - weight) if 'loss' in key else value
-            for key, value in losses.items()
-        }
-        losses['loss_denoise'] = weight * torch.stack(list(noise_losses.values())).sum()
-        self._noise_losses = {name: loss.detach() for name, loss in noise_losses.items()}
-        return losses
-
-    def _parameters(self) -> List[nn.Parameter]:
-        return [p for d in self._denoisers.values() for p in d.parameters()]
+        if self.phase == 'label-free':
+            inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
+            data_samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
+            run = lambda: run_backbone(model, inputs, data_samples)  # noqa: E731
+            lambda_ = 1.0
+        else:
+            run = lambda: forward(*args, **kwargs)  # noqa: E731
+            lambda_ = self.lambda_
+        losses = denoising_losses(self._modules, run, lambda_, self.max_tokens, self._seed)
+        self._noise_losses = losses.layers
+        return losses.total
 
     def _phase_at(self, runner: Runner) -> str:
         if self.mode != 'alternating':
@@ -214,18 +210,27 @@ class DenoiseRepHook(Hook):
 
     def _enter_phase(self, runner: Runner, phase: str) -> None:
         self.phase = phase
-        _require_grad(self._base, phase == 'base')
-        _require_grad(self._parameters(), phase != 'base')
+        parameters = denoising_parameters(_unwrapped(runner))
+        require_grad(self._base, phase == 'base')
+        require_grad(parameters, phase != 'base')
         if is_model_wrapper(runner.model):
             # DistributedDataParallel reduces what required a gradient when it was made.
             module, runner.model = runner.model.module, None
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), module)
             runner.model.train(module.training)
         runner.logger.info(
-            f'DenoiseRep: {phase}, {len(self._denoisers)} denoisers '
-            f'({sum(p.numel() for p in self._parameters()) / 1e6:.2f} M parameters), '
+            f'DenoiseRep: {phase}, {len(self._modules)} denoisers '
+            f'({sum(p.numel() for p in parameters) / 1e6:.2f} M parameters), '
             f'{"trained" if phase == "base" else "frozen"} base'
         )
+
+    def _calibrate(self, runner: Runner) -> None:
+        share = -(-self.calibration_images // runner.world_size)
+        seed = runner.seed or 0
+        loader = runner.build_dataloader(unlabelled_loader(runner.cfg, seed), seed)
+        share = min(share, len(loader.sampler))
+        count = calibrate(_unwrapped(runner), loader, share)
+        runner.logger.info(f'DenoiseRep: calibrated on {count * runner.world_size} images')
 
     def _write_fused(self, runner: Runner) -> None:
         last = runner.message_hub.get_info('last_ckpt')
@@ -252,22 +257,3 @@ def _install_forward(model: nn.Module, hook: DenoiseRepHook) -> None:
         return hook.losses(self, bound, args, kwargs)
 
     model.forward = types.MethodType(forward, model)
-
-
-def _freeze_norms(model: nn.Module) -> None:
-    for module in model.modules():
-        if 'running_mean' in module._buffers:  # batch norms of PyTorch, mmcv and others
-            module.eval()
-    if hasattr(model, 'backbone'):
-        model.backbone.eval()
-
-
-def _require_grad(parameters: List[nn.Parameter], flag: bool) -> None:
-    for parameter in parameters:
-        parameter.requires_grad_(flag)
-        if not flag:
-            parameter.grad = None  # optimizers skip parameters without a gradient
-
-
-def _scaled(value, factor: float):
-    return [factor * v for v in value] if isinstance(value, (list, tuple)) else factor * value

@@ -1,30 +1,27 @@
 """Any registered backbone with denoisers in it."""
 
-from typing import Optional, Sequence
+import dataclasses
+from typing import Any, Optional, Sequence
 
 import torch
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
 from ..conversion import insert_denoisers
-from ..diffusion import NoiseSchedule
-from ..initialization import initialize_as_stock
+from ..diffusion import Cascade
 from ..registry import MODELS
+from .initialization import redirect_init_weights
 
 
 @MODELS.register_module()
 def DenoiseRepBackbone(
     module: dict,
     targets: Optional[Sequence[str]] = None,
-    schedule: Optional[dict] = None,
     loss: str = 'l1',
-    estimate: str = 'previous',
-    noise_scale: str = 'unit',
-    last_step: int = 1,
-    spacing: int = 1,
     depthwise: bool = False,
     example_shape: Optional[Sequence[int]] = None,
     pretrained: Optional[str] = None,
+    **cascade: Any,
 ) -> nn.Module:
     """Build a backbone from its config and insert denoisers into it.
 
@@ -36,12 +33,13 @@ def DenoiseRepBackbone(
         module (dict): Config of a backbone registered with MMDetection, MMSegmentation,
             MMPretrain or any other child of MMEngine's ``MODELS``.
         targets (Sequence[str], optional): See :func:`mmdenoiserep.insert_denoisers`, as for
-            ``loss``, ``estimate``, ``noise_scale``, ``last_step``, ``spacing`` and ``depthwise``.
-        schedule (dict, optional): Arguments of :class:`mmdenoiserep.NoiseSchedule`.
+            ``loss`` and ``depthwise``.
         example_shape (Sequence[int], optional): Shape of an input that the backbone accepts,
             as (N, C, H, W). By default several are tried.
         pretrained (str, optional): Handed to the backbone: MMSegmentation's models put their own
             ``pretrained`` into the backbone's config.
+        **cascade: Arguments of :class:`mmdenoiserep.Cascade`: ``schedule`` (a dict), ``estimate``,
+            ``noise_scale``, ``last_step``, ``spacing``.
 
     Returns:
         nn.Module: The stock backbone with denoisers.
@@ -53,17 +51,17 @@ def DenoiseRepBackbone(
     """
     if pretrained is not None:
         module = dict(module, pretrained=pretrained)
+    known = [field.name for field in dataclasses.fields(Cascade)]
+    for name in cascade:
+        if name not in known:
+            raise ValueError(f'DenoiseRepBackbone has no option {name!r}; of a cascade: {known}')
     backbone = insert_denoisers(
         ROOT_MODELS.build(module),
         targets,
-        schedule=NoiseSchedule(**(schedule or {})),
+        cascade=Cascade(**cascade),
         loss=loss,
-        estimate=estimate,
-        noise_scale=noise_scale,
-        last_step=last_step,
-        spacing=spacing,
         depthwise=depthwise,
         example=None if example_shape is None else torch.zeros(*example_shape),
     )
-    initialize_as_stock(backbone)
+    redirect_init_weights(backbone)
     return backbone

@@ -1,7 +1,7 @@
 """DenoiseRep⁻, the paper's ablation: denoising steps behind the backbone, which cost latency."""
 
 import math
-from typing import Callable, Optional, Sequence, Union
+from typing import Optional, Sequence, Union
 
 import torch
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..diffusion import NoiseSchedule
-from ..probe import with_example
+from ..network.observation import Observed
+from ..network.probe import with_example
+from ..network.tokens import sample_tokens
 from ..registry import MODELS
-from ..tokens import sample_tokens
+from ..stock.model import tensors_in
 
 
-class FeatureDenoiser(nn.Module):
+class FeatureDenoiser(Observed, nn.Module):
     r"""T reverse diffusion steps of a time-conditioned denoiser, on one level of features.
 
     A step maps x to :math:`x - C_1(t) D(x, t)`, t = T ... 1, without sampling noise, as
@@ -47,13 +49,10 @@ class FeatureDenoiser(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels)
         )
-        #: See :class:`mmdenoiserep.Denoiser`.
-        self.observer: Optional[Callable[[Tensor], None]] = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Denoise a feature; same shape and dtype."""
-        if self.observer is not None:
-            self.observer(x)
+        self.show(x)
         for t in range(self.num_steps, 0, -1):
             x = x - self.schedule.c1(t) * self.predict_noise(x, t).to(x.dtype)
         return x
@@ -144,10 +143,10 @@ def _denoise_levels(
     backbone: nn.Module, args: tuple, output: Union[Tensor, Sequence[Tensor]]
 ) -> Union[Tensor, Sequence[Tensor]]:
     # By the hook's own argument and not by a closure: a deepcopy (EMA) denoises with its own.
-    found = backbone.feature_denoisers
+    levels = backbone.feature_denoisers
     if isinstance(output, Tensor):
-        return found['0'](output)
-    return type(output)(found[str(i)](x) if str(i) in found else x for i, x in enumerate(output))
+        return levels['0'](output)
+    return type(output)(levels[str(i)](x) if str(i) in levels else x for i, x in enumerate(output))
 
 
 @torch.no_grad()
@@ -156,4 +155,4 @@ def _features(backbone: nn.Module) -> Sequence[Tensor]:
     backbone.eval()
     output = with_example(backbone, backbone)
     backbone.train(training)
-    return [output] if isinstance(output, Tensor) else list(output)
+    return tensors_in(output)

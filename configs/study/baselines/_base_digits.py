@@ -1,5 +1,6 @@
 # scikit-learn's digits: 8x8 pixels, 10 classes, part of the package. Nothing to download.
 _base_ = ['mmpretrain::_base_/default_runtime.py']
+custom_imports = dict(imports=['experiments.digits'], allow_failed_imports=False)
 
 max_iters = 4500
 data_preprocessor = dict(num_classes=10, mean=[77.0], std=[95.0], to_rgb=False)
@@ -8,7 +9,7 @@ train_dataloader = dict(
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='mmdenoiserep.Digits',
+        type='mmengine.Digits',
         split='train',
         pipeline=[dict(type='RandomCrop', crop_size=8, padding=1), dict(type='PackInputs')],
     ),
@@ -17,13 +18,13 @@ val_dataloader = dict(
     batch_size=100,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='mmdenoiserep.Digits', split='val', pipeline=[dict(type='PackInputs')]),
+    dataset=dict(type='mmengine.Digits', split='val', pipeline=[dict(type='PackInputs')]),
 )
 test_dataloader = dict(
     batch_size=100,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='mmdenoiserep.Digits', split='test', pipeline=[dict(type='PackInputs')]),
+    dataset=dict(type='mmengine.Digits', split='test', pipeline=[dict(type='PackInputs')]),
 )
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator

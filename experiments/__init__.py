@@ -1,0 +1,1 @@
+"""Evidence about the method: studies and benchmarks. Not part of the package."""

@@ -1,0 +1,89 @@
+"""Jobs in processes of their own, side by side on GPUs or on the cores of a CPU."""
+
+import os
+import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from queue import Queue
+from threading import Lock, Thread
+from typing import Callable, Sequence
+
+import torch
+
+from .jobs import Job, run_job
+
+#: Imported once, so that a job starts in a moment; what fails here fails in the job, visibly.
+PRELOAD = ('experiments.study.jobs', 'mmdenoiserep.models', 'mmdenoiserep.hooks')
+
+
+def run_jobs(
+    jobs: Sequence[Job], workers: int, done: Callable[[Job], None], scope: str = 'mmengine'
+) -> None:
+    """Run jobs that do not depend on each other.
+
+    With GPUs each worker has one of them; without, its share of the cores.
+
+    Args:
+        jobs (Sequence[Job]): Those that have nothing to do are skipped.
+        workers (int): Jobs at a time.
+        done (Callable): Called with each job when it is finished.
+        scope (str): Package whose models and data sets the jobs use.
+
+    Raises:
+        RuntimeError: If a job fails: with its last words. The others are finished first.
+    """
+    context = get_context('forkserver')
+    context.set_forkserver_preload([*PRELOAD, f'{scope}.models', f'{scope}.datasets'])
+    gpus = torch.cuda.device_count()
+    threads = max(1, torch.get_num_threads() // workers)
+    places: Queue = Queue()
+    starting = Lock()
+    for i in range(workers):
+        places.put(i % gpus if gpus else None)
+
+    def run(job: Job) -> None:
+        if job.missing():
+            place = places.get()
+            log = Path(job.folder, 'log.txt')
+            log.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                process = context.Process(target=_work, args=(job, place, threads, str(log)))
+                with starting:  # the fork server hands over one process at a time
+                    process.start()
+                process.join()
+            finally:
+                places.put(place)
+            # By its results: a process may stumble over a library when it is done and exits.
+            if job.missing():
+                lines = log.read_text(errors='replace').strip().splitlines() or ['no output']
+                raise RuntimeError(f'{job.folder} failed: {lines[-1]} (see {log})')
+        done(job)
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(run, job) for job in jobs]
+    for future in futures:
+        future.result()
+
+
+def _work(job: Job, gpu, threads: int, log: str) -> None:
+    # Killed, the study leaves nobody behind who writes into its folders.
+    Thread(target=_end_with_the_study, daemon=True).start()
+    if gpu is not None:
+        os.environ['CUDA_VISIBLE_DEVICES'] = str(gpu)
+    torch.set_num_threads(threads)
+    with open(log, 'w') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            run_job(job)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+
+
+def _end_with_the_study() -> None:
+    parent_process().join()
+    os._exit(1)

@@ -1,0 +1,117 @@
+"""Does denoising help on your data? Train, compare and report, at equal budgets.
+
+    python tools/study.py configs/study/vit_digits.py
+
+Baselines are trained with several seeds; every arm goes on from each of them. Settings are chosen
+on the validation split; then the test split is read, once. Run the command again to go on after an
+interruption: what is finished is kept. docs/study.md says what a study config holds.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .movement import weight_change
+from .plan import Study, read_study, setting_name
+from .pool import run_jobs
+from .report import (
+    best_setting,
+    compare,
+    load_scores,
+    mean_score,
+    write_report,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='study config')
+    parser.add_argument('--work-dir', help='default: work_dirs/study/<name of the config>')
+    parser.add_argument(
+        '--workers', type=int, help='jobs at a time (default: one for each GPU, else for each core)'
+    )
+    parser.add_argument(
+        '--validation-only', action='store_true', help='stop before the test split is read'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    root = args.work_dir or str(Path('work_dirs', 'study', Path(args.config).stem))
+    workers = args.workers or torch.cuda.device_count() or os.cpu_count() or 1
+    console = Console()
+    try:
+        study = read_study(args.config, root)
+        results = run(study, workers, not args.validation_only, console)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SystemExit(f'study: {error}') from None
+    console.print(Markdown(write_report(study, *results)))
+    console.print(f'written to {root}: report.md, scores.json and pictures')
+
+
+def run(study: Study, workers: int, read_test: bool, console: Console) -> tuple:
+    """All stages; what :func:`write_report` takes."""
+    work(study, console, 'baselines', study.baseline_jobs(('val',)), workers)
+    everything = {**study.arms, **study.ablations}
+    settings = {
+        name: {setting_name(values): values for values in arm.candidates()}
+        for name, arm in everything.items()
+    }
+    jobs = {
+        (name, setting): study.arm_jobs(everything[name], values, study.selection_seeds, ('val',))
+        for name, candidates in settings.items()
+        for setting, values in candidates.items()
+    }
+    work(study, console, 'selection', [job for group in jobs.values() for job in group], workers)
+
+    folders = [study.baseline_folder(seed) for seed in study.selection_seeds]
+    validated = {'baseline': load_scores(study, folders, 'val')}
+    chosen, selections = {}, {}
+    for name, candidates in settings.items():
+        scores = {
+            setting: load_scores(study, [j.folder for j in jobs[name, setting]], 'val', 0)
+            for setting in candidates
+        }
+        best = best_setting(study, scores)
+        chosen[name] = candidates[best]
+        selections[name] = {
+            setting: dict(
+                score=mean_score(found, study.metric), change=weight_change(jobs[name, setting])
+            )
+            for setting, found in scores.items()
+        }
+        validated[name] = load_scores(study, [j.folder for j in jobs[name, best]], 'val')
+    references = ('baseline', study.control)
+    tests = None
+    if read_test:
+        final = {'baseline': study.baseline_jobs(('val', 'test'))}
+        for name, arm in study.arms.items():
+            final[name] = study.arm_jobs(arm, chosen[name], study.seeds, ('val', 'test'))
+        work(study, console, 'test', [job for group in final.values() for job in group], workers)
+        tests = {
+            name: load_scores(study, [job.folder for job in group], 'test')
+            for name, group in final.items()
+        }
+        tests = compare(study, tests, references)
+    return tests, compare(study, validated, references), selections, chosen
+
+
+def work(study: Study, console: Console, title: str, jobs: list, workers: int) -> None:
+    """Run jobs under a progress bar."""
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=len(jobs))
+        run_jobs(jobs, workers, lambda job: progress.advance(task), study.base.default_scope)

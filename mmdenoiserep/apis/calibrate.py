@@ -1,0 +1,128 @@
+"""Calibration from files to files: a stock checkpoint in, a denoised one out."""
+
+import os.path as osp
+from typing import NamedTuple, Optional, Tuple, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import get_dist_info, init_dist
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader, Runner
+from mmengine.utils import ProgressBar
+from torch import nn
+
+from ..calibration import calibrate
+from ..conversion import denoisers
+from ..network.state_dict import is_fused
+from ..stock.checkpoint import atomic_write, load_checkpoint_file, load_exactly, weights_of
+from ..stock.config import to_stock_config
+from ..stock.data import unlabelled_loader
+from ..stock.model import build_model
+from ..version import __version__
+from .fuse import FusionReport, check_out, fuse_model
+
+
+class CalibrationReport(NamedTuple):
+    """What was written without fusion."""
+
+    checkpoint: str
+    config: str
+    num_denoisers: int
+    num_images: int
+
+    def __str__(self) -> str:
+        return (
+            f'{self.num_denoisers} denoisers calibrated on {self.num_images} images: '
+            f'{self.checkpoint}; its config: {self.config}'
+        )
+
+
+def calibrate_checkpoint(
+    config: Config,
+    checkpoint: str,
+    out: str,
+    num_images: int = 512,
+    images: Optional[str] = None,
+    fuse: bool = False,
+    max_tokens: Optional[int] = 256,
+    seed: int = 0,
+    launcher: str = 'none',
+) -> Union[CalibrationReport, FusionReport, None]:
+    """Calibrate the denoisers of a checkpoint and write the result, complete or not at all.
+
+    The images are a random choice from the training set, under the pipeline of the test set
+    without its annotations.
+
+    Args:
+        config (Config): A DenoiseRep config.
+        checkpoint (str): A stock checkpoint or one of the config, a file or an address.
+        out (str): Where the result is written, '*.pth', with its config beside it.
+        num_images (int): Images to see, over all processes. Defaults to 512.
+        images (str, optional): A folder of images to take instead.
+        fuse (bool): Whether to write a stock checkpoint and config. Defaults to False.
+        max_tokens (int, optional): See :func:`mmdenoiserep.calibration.calibrate`.
+        seed (int): Chooses images and tokens. Defaults to 0.
+        launcher (str): Of MMEngine's launchers. Defaults to 'none'.
+
+    Returns:
+        CalibrationReport | FusionReport | None: What was written; None on other processes than
+        the first.
+
+    Raises:
+        FileNotFoundError: If the checkpoint or the folder is missing.
+        ValueError: If the checkpoint does not fit, or the features are not finite.
+    """
+    check_out(out, checkpoint)
+    if num_images < 1:
+        raise ValueError(f'num_images must be at least 1, got {num_images}')
+    if images and not osp.isdir(images):
+        raise FileNotFoundError(f'there is no folder {images}')
+    if fuse:
+        to_stock_config(config)  # refuses before anything is loaded
+    if launcher != 'none':
+        init_dist(launcher)
+    rank, world_size = get_dist_info()
+    model, dataset_meta = _load_model(config, checkpoint)
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    loader = Runner.build_dataloader(unlabelled_loader(config, seed, images), seed=seed)
+    share = min(-(-num_images // world_size), len(loader.sampler))
+    model.to(get_device())
+    bar = ProgressBar(share, bar_width=30) if rank == 0 else None
+    seen = calibrate(
+        model,
+        loader,
+        share,
+        max_tokens=max_tokens,
+        progress=bar and (lambda count: bar.update(count)),
+    )
+    if rank:
+        return None
+    print()  # behind the bar
+    model.cpu().eval()
+    if fuse:
+        return fuse_model(config, model, out, dataset_meta)
+    config_path = out[: -len('.pth')] + '.py'
+    config.load_from = osp.abspath(out)
+    meta = dict(dataset_meta=dataset_meta, mmdenoiserep_version=__version__)
+    with atomic_write(out) as file, atomic_write(config_path) as config_file:
+        config_file.write(config.pretty_text.encode())
+        torch.save(dict(meta=meta, state_dict=model.state_dict()), file)
+    return CalibrationReport(out, config_path, len(denoisers(model)), seen * world_size)
+
+
+def _load_model(config: Config, checkpoint: str) -> Tuple[nn.Module, Optional[dict]]:
+    """The model with the checkpoint's weights, and what that says of its data set."""
+    source = (
+        CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        if '://' in checkpoint
+        else load_checkpoint_file(checkpoint)
+    )
+    if is_fused(source['state_dict']):
+        raise ValueError(f'{checkpoint} is fused already and would be denoised twice')
+    model = build_model(config)
+    unexpected = load_exactly(model, weights_of(source), checkpoint)
+    if unexpected:
+        print_log(f'not used of {checkpoint}: {", ".join(unexpected)}', 'current')
+    return model, source.get('meta', {}).get('dataset_meta')

@@ -1,0 +1,43 @@
+"""A folder of images without labels."""
+
+import os.path as osp
+from typing import List
+
+from mmengine.dataset import BaseDataset
+from mmengine.utils import scandir
+
+from ..registry import DATASETS
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
+
+
+@DATASETS.register_module()
+class ImageFolder(BaseDataset):
+    """All images under a folder, by name, for the pipelines of any package of OpenMMLab.
+
+    Each item has ``img_path``, and ``img_id``, its number.
+
+    Args:
+        folder (str): Searched recursively.
+        **kwargs: Arguments of :class:`mmengine.dataset.BaseDataset`, ``pipeline`` above all.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no image in it.
+    """
+
+    def __init__(self, folder: str, **kwargs) -> None:
+        self.folder = folder
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        """The images, sorted by path."""
+        if not osp.isdir(self.folder):
+            raise FileNotFoundError(f'there is no folder {self.folder}')
+        names = sorted(scandir(self.folder, SUFFIXES, recursive=True, case_sensitive=False))
+        if not names:
+            raise FileNotFoundError(
+                f'there is no image in {self.folder} (of {", ".join(SUFFIXES)})'
+            )
+        return [
+            dict(img_path=osp.join(self.folder, name), img_id=i) for i, name in enumerate(names)
+        ]

@@ -1,0 +1,56 @@
+"""Looking at the inputs of layers while they run."""
+
+import threading
+from contextlib import contextmanager
+from functools import partial
+from typing import Callable, Dict, Iterator, Tuple
+
+from torch import Tensor
+
+
+class Observed:
+    """Mixin of modules whose input others may look at.
+
+    Each observer belongs to the thread that opened its context: threads that share a model do not
+    see each other's features. A copy has no observers.
+    """
+
+    #: (thread, function) of each context that is open.
+    observers: Tuple[tuple, ...] = ()
+
+    def show(self, x: Tensor) -> None:
+        """Show an input to the observers of this thread."""
+        for thread, observer in self.observers:
+            if thread == threading.get_ident():
+                observer(x)
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in vars(self).items() if key != 'observers'}
+
+
+@contextmanager
+def observe_inputs(
+    modules: Dict[str, Observed], observer: Callable[[str, Observed, Tensor], None]
+) -> Iterator[None]:
+    """Show the inputs of all denoised layers to a function while the context is open.
+
+    Args:
+        modules (dict[str, Observed]): The result of :func:`mmdenoiserep.denoisers`.
+        observer (Callable): Called as ``observer(name, denoiser, x)`` before a layer runs.
+    """
+    entries = {
+        name: (threading.get_ident(), partial(observer, name, module))
+        for name, module in modules.items()
+    }
+    for name, module in modules.items():
+        with _LOCK:
+            module.observers = (*module.observers, entries[name])
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            with _LOCK:
+                module.observers = tuple(e for e in module.observers if e is not entries[name])
+
+
+_LOCK = threading.Lock()

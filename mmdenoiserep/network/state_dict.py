@@ -1,0 +1,48 @@
+"""State dicts of networks with denoisers: stock ones load, fused ones are refused."""
+
+from torch import nn
+
+#: What every key of a denoiser contains in a state dict, and no stock key does.
+DENOISER_KEY = '.parametrizations.weight.0.'
+#: Entry in a state dict's metadata that marks a layer whose weight is already fused.
+FUSED_MARK = 'denoiserep_fused'
+FUSED_ALREADY = (
+    'the checkpoint is fused already and would be denoised twice; load it into the stock config '
+    'that was written beside it, or train from the stock checkpoint'
+)
+
+
+def is_fused(state_dict: dict) -> bool:
+    """Whether a state dict comes from a fused checkpoint."""
+    metadata = getattr(state_dict, '_metadata', None) or {}
+    return any(entry.get(FUSED_MARK) for entry in metadata.values())
+
+
+def mark_fused(state_dict: dict, layer: str) -> None:
+    """Note in a state dict that the weight of a layer is fused."""
+    state_dict._metadata[layer][FUSED_MARK] = True
+
+
+def load_stock_weight(
+    layer: nn.Module, state_dict: dict, prefix: str, local_metadata: dict, *_: object
+) -> None:
+    """Hook before a layer with a denoiser loads: take a stock layer's ``weight`` for its own.
+
+    The denoiser then stays as it is, so its keys are not missing.
+
+    Raises:
+        RuntimeError: If the weight is fused already, or there twice.
+    """
+    if local_metadata.get(FUSED_MARK):
+        raise RuntimeError(f'layer {prefix[:-1]!r}: {FUSED_ALREADY}')
+    stock, inner = f'{prefix}weight', f'{prefix}parametrizations.weight.'
+    if stock not in state_dict:
+        return
+    if f'{inner}original' in state_dict:
+        raise RuntimeError(
+            f'layer {prefix[:-1]!r} has both a stock and a parametrized weight in the state dict; '
+            'it was put together from two checkpoints'
+        )
+    state_dict[f'{inner}original'] = state_dict.pop(stock)
+    for key, value in layer.parametrizations.weight[0].state_dict().items():
+        state_dict.setdefault(f'{inner}0.{key}', value)

@@ -1,0 +1,102 @@
+"""Which layers of a network are denoised."""
+
+import re
+from collections import Counter
+from typing import List, Optional, Sequence, Set
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from .layers import is_denoisable, is_depthwise, unknown_layer_message
+from .probe import probe_calls
+
+#: The feed-forward layers of transformers, under the names that OpenMMLab, timm and torchvision
+#: give them. A name has to match in full, so SwinV2's ``cpb_mlp``, which sees coordinates and no
+#: features, stays out.
+FEED_FORWARD = r'(.*\.)?(ffn|mlp|feed_forward)(\..*)?'
+
+
+def select_layers(
+    model: nn.Module,
+    targets: Optional[Sequence[str]] = None,
+    depthwise: bool = False,
+    example: Optional[Tensor] = None,
+) -> List[str]:
+    """Names of the layers to denoise, in the order in which data passes them.
+
+    See :func:`mmdenoiserep.insert_denoisers` for the arguments.
+
+    Raises:
+        ValueError: If a target matches no layer that can be denoised, one that is never called,
+            or one that shares its weight.
+    """
+    layers = {name: m for name, m in model.named_modules() if is_denoisable(m)}
+    if not depthwise:
+        layers = {name: m for name, m in layers.items() if not is_depthwise(m)}
+    if not layers:
+        raise ValueError(f'{type(model).__name__} has no Linear or Conv2d layer to denoise')
+    if targets is None:
+        names = [name for name in layers if re.fullmatch(FEED_FORWARD, name)] or list(layers)
+    else:
+        names = _match(targets, list(layers), model)
+
+    tied = _shared_weights(model)
+    shared = [name for name in names if layers[name].weight in tied]
+    if shared and targets is not None:
+        raise ValueError(
+            f'{_listed(shared)} shares its weight with another layer, which would be fused along '
+            'with it; change `targets` so that they do not match it'
+        )
+    names = [name for name in names if name not in shared]
+
+    calls = probe_calls(model, list(layers), example)
+    silent = [name for name in names if name not in calls]
+    names = sorted((name for name in names if name in calls), key=lambda n: calls[n].position)
+    if targets is None:
+        if silent:
+            print_log(f'not denoised, since never called: {", ".join(silent)}', 'current')
+        # The stem's first layer takes the image, which is no feature.
+        names = [
+            name
+            for name in names
+            if not isinstance(layers[name], nn.Conv2d)
+            or not (calls[name].takes_model_input or calls[name].position == 0)
+        ]
+    elif silent:
+        raise ValueError(
+            f'{_listed(silent)} would get a denoiser but is never called in the forward pass '
+            '(a parent module reads its weight, or it is not used), so the denoiser would see no '
+            'features; change `targets` so that they do not match it'
+        )
+    if not names:
+        raise ValueError(f'no layer of {type(model).__name__} is left to denoise; give `targets`')
+    return names
+
+
+def _shared_weights(model: nn.Module) -> Set[Tensor]:
+    counts = Counter(p for m in model.modules() for p in m._parameters.values() if p is not None)
+    return {parameter for parameter, count in counts.items() if count > 1}
+
+
+def _match(targets: Sequence[str], names: List[str], model: nn.Module) -> List[str]:
+    if isinstance(targets, str):
+        targets = [targets]
+    for target in targets:
+        if any(re.fullmatch(target, name) for name in names):
+            continue
+        for name, module in model.named_modules():
+            if re.fullmatch(target, name) and isinstance(module, (nn.Linear, nn.Conv2d)):
+                if is_depthwise(module):
+                    raise ValueError(f'{name!r} is a depthwise convolution: give depthwise=True')
+                raise ValueError(unknown_layer_message(name, module))
+        raise ValueError(
+            f'target {target!r} matches no layer that can be denoised (Linear and Conv2d '
+            'whose output is their weight applied to their input); there are '
+            f'{_listed(names)}'
+        )
+    return [name for name in names if any(re.fullmatch(target, name) for target in targets)]
+
+
+def _listed(names: List[str], most: int = 5) -> str:
+    rest = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(repr(name) for name in names[:most]) + rest

@@ -1,0 +1,163 @@
+"""From a stock config to a DenoiseRep config and back."""
+
+import copy
+import re
+from typing import Any, Iterator, List, Optional, Sequence
+
+from mmengine.config import Config, ConfigDict
+
+BACKBONE = 'DenoiseRepBackbone'
+#: What every DenoiseRep config shares; `configs/_base_/denoiserep.py` says the same.
+HOOKS = (
+    dict(type='mmdenoiserep.DenoiseRepHook', mode='label-aug', lambda_=0.1),
+    dict(type='mmdenoiserep.ResumableSeedHook'),
+)
+#: Types of ours by the stock type that does the same without us, and the options that it lacks.
+STOCK_TYPES = {'BoundaryIoU': ('mmseg.IoUMetric', ('dilation_ratio',))}
+
+
+def is_denoiserep_config(config: Config) -> bool:
+    """Whether a part of a config's model is wrapped already."""
+    return any(_type_name(node) == BACKBONE for node in _dicts(config.get('model')))
+
+
+def to_denoiserep_config(
+    config: Config,
+    hooks: Optional[Sequence[dict]] = None,
+    targets: Optional[Sequence[str]] = None,
+) -> Config:
+    """A stock config with its backbone wrapped: what three statements in a file do.
+
+    Args:
+        config (Config): The stock config. Not changed.
+        hooks (Sequence[dict], optional): The hooks that train the denoisers, put before its own.
+            Defaults to ``HOOKS``.
+        targets (Sequence[str], optional): See :func:`mmdenoiserep.insert_denoisers`.
+
+    Returns:
+        Config: The DenoiseRep config, named ``<name>_denoiserep.py``.
+
+    Raises:
+        ValueError: If the config has denoisers already, or no ``model.backbone`` to wrap.
+    """
+    model = config.get('model') or {}
+    if is_denoiserep_config(config):
+        raise ValueError('the config has denoisers already')
+    if not isinstance(model.get('backbone'), dict):
+        raise ValueError(
+            f'the config has no model.backbone to put denoisers into (its model is a '
+            f'{model.get("type")}); wrap the part of the model that makes the features in a config '
+            f"file: dict(type='mmdenoiserep.{BACKBONE}', module=<that part>)"
+        )
+    config = copy.deepcopy(config)
+    wrapped = dict(type=f'mmdenoiserep.{BACKBONE}', module=config.model.backbone)
+    if targets:
+        wrapped['targets'] = list(targets)
+    config.model.backbone = ConfigDict(wrapped)
+    # First, so that they are `custom_hooks.0` here as in every other DenoiseRep config.
+    hooks = [ConfigDict(hook) for hook in (HOOKS if hooks is None else hooks)]
+    config.custom_hooks = [*hooks, *(config.get('custom_hooks') or [])]
+    name = config.filename and re.sub(r'(\.py)?$', '_denoiserep.py', str(config.filename), count=1)
+    return Config(config._cfg_dict, config.text, name, config.env_variables)
+
+
+def to_stock_config(config: Config) -> Config:
+    """The stock config inside a DenoiseRep config: nothing in it needs mmdenoiserep.
+
+    Its backbone is unwrapped, its hooks are removed and its metric is MMSegmentation's again.
+
+    Raises:
+        ValueError: If the config has no DenoiseRepBackbone, or something of ours that no stock
+            type replaces.
+    """
+    config = copy.deepcopy(config)
+    if not is_denoiserep_config(config):
+        raise ValueError(
+            f"the config has no model part of type 'mmdenoiserep.{BACKBONE}'; give the "
+            'DenoiseRep config that the checkpoint was trained with'
+        )
+    config.model = _unwrap(config.model)
+    config.custom_hooks = [h for h in config.get('custom_hooks') or [] if not _is_ours(h)]
+    imports = config.get('custom_imports')
+    if imports:
+        names = [n for n in _listed(imports['imports']) if n.split('.')[0] != 'mmdenoiserep']
+        imports['imports'] = names
+        if not names:
+            config.pop('custom_imports')
+    config.load_from = None
+    config.resume = False
+    for node in _dicts(config._cfg_dict):
+        stock, lacking = STOCK_TYPES.get(_type_name(node), (None, ()))
+        if stock is not None and _is_ours(node):
+            node['type'] = stock
+            for key in lacking:
+                node.pop(key, None)
+        if _is_ours(node):
+            raise ValueError(
+                f'the config uses {node["type"]}, which only mmdenoiserep has, so no stock config '
+                'can be written; take it out of the config that is to be deployed'
+            )
+    return config
+
+
+def without_sync_norms(node: Any) -> Any:
+    """A config or part of one with plain batch norms in place of synchronized ones.
+
+    In one process they are the same, with the same keys. mmcv's cannot be built outside of a
+    process group, and PyTorch's cannot train on a CPU.
+    """
+    if isinstance(node, Config):
+        return Config(
+            without_sync_norms(node._cfg_dict), node.text, node.filename, node.env_variables
+        )
+    if isinstance(node, dict):
+        changed = ConfigDict({key: without_sync_norms(value) for key, value in node.items()})
+        if changed.get('type') in ('SyncBN', 'MMSyncBN'):
+            changed.type = 'BN'
+        return changed
+    if isinstance(node, (list, tuple)):
+        return type(node)(without_sync_norms(value) for value in node)
+    return node
+
+
+def _unwrap(node: Any) -> Any:
+    if isinstance(node, dict):
+        if _type_name(node) == BACKBONE:
+            return _unwrap(node['module'])
+        return ConfigDict({key: _unwrap(value) for key, value in node.items()})
+    if isinstance(node, (list, tuple)):
+        return type(node)(_unwrap(value) for value in node)
+    return node
+
+
+def _dicts(node: Any) -> Iterator[dict]:
+    """All dicts of a config or part of one, the outer first."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _dicts(value)
+
+
+def _listed(value: Any) -> List[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _type_name(node: dict) -> str:
+    """The name of a type without its scope; new-style configs hold the class itself."""
+    kind = node.get('type')
+    return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')
+
+
+def _is_ours(node: dict) -> bool:
+    kind = node.get('type')
+    if not isinstance(kind, str):
+        return getattr(kind, '__module__', '').split('.')[0] == 'mmdenoiserep'
+    return kind.startswith('mmdenoiserep.') or kind in (
+        'DenoiseRepHook',
+        'ResumableSeedHook',
+        'BoundaryIoU',
+    )

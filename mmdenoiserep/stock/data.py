@@ -1,0 +1,53 @@
+"""Images of a config without their labels, as it loads them for testing."""
+
+import copy
+from typing import Optional
+
+from mmengine.config import Config, ConfigDict
+
+#: Whose pipeline shows images as they are deployed.
+LOADERS = ('test_dataloader', 'val_dataloader')
+
+
+def unlabelled_loader(config: Config, seed: int, images: Optional[str] = None) -> ConfigDict:
+    """A loader of training images under the pipeline of the test set, without its annotations.
+
+    In a random order that the seed gives, each image once. Nothing is augmented: denoisers are
+    fitted to the features that the deployed network will see.
+
+    Args:
+        config (Config): Of any package of OpenMMLab. Not changed.
+        seed (int): Of the order.
+        images (str, optional): A folder of images to take instead of the training set.
+
+    Raises:
+        ValueError: If the config does not say how images are loaded.
+    """
+    source = next((config[key] for key in LOADERS if config.get(key)), None)
+    if source is None:
+        raise ValueError('the config has no test_dataloader, which says how to load images')
+    if not images and not config.get('train_dataloader'):
+        raise ValueError('the config has no train_dataloader, which names the images')
+    loader = copy.deepcopy(source)
+    inner = loader.dataset
+    while 'dataset' in inner:
+        inner = inner.dataset
+    pipeline = [s for s in inner.get('pipeline', []) if 'LoadAnnotations' not in str(s['type'])]
+    if images:
+        loader.dataset = dict(type='mmdenoiserep.ImageFolder', folder=images, pipeline=[])
+    else:
+        loader.dataset = copy.deepcopy(config.train_dataloader.dataset)
+    loader.dataset = _with_pipeline(loader.dataset, pipeline)
+    loader.sampler = dict(type='DefaultSampler', shuffle=True, seed=seed)
+    loader.drop_last = False
+    return loader
+
+
+def _with_pipeline(dataset: dict, pipeline: list) -> dict:
+    """A data set under another pipeline, without wrappers that repeat or mix its images."""
+    if 'datasets' in dataset:
+        parts = [_with_pipeline(part, pipeline) for part in dataset['datasets']]
+        return dict(dataset, datasets=parts)
+    if 'dataset' in dataset:
+        return _with_pipeline(dataset['dataset'], pipeline)
+    return dict(dataset, pipeline=pipeline) if 'pipeline' in dataset else dataset

@@ -1,0 +1,98 @@
+"""The only two places that build a model from a config, or run its backbone on a batch."""
+
+import copy
+from typing import Any, Optional, Sequence, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+from .config import without_sync_norms
+
+
+def build_model(config: Config, size: Optional[Sequence[int]] = None) -> nn.Module:
+    """The model of a config with its preprocessor, as the Runner would build it, on the CPU.
+
+    Nothing is downloaded: the model's ``init_weights`` is not called.
+
+    Args:
+        config (Config): Not changed.
+        size (Sequence[int], optional): (H, W) that the preprocessor pads to, where it pads.
+
+    Raises:
+        ValueError: If the config has no model.
+    """
+    if not config.get('model'):
+        raise ValueError(f'{config.filename or "the config"} has no model')
+    # Copied: building pops keys.
+    part = without_sync_norms(copy.deepcopy(config.model))
+    if config.get('data_preprocessor'):
+        part.setdefault('data_preprocessor', copy.deepcopy(config.data_preprocessor))
+    preprocessor = part.get('data_preprocessor') or {}
+    if size is not None and preprocessor.get('size'):
+        preprocessor.size = tuple(size)
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    return MODELS.build(part)
+
+
+def preprocess(
+    model: nn.Module, batch: Any, training: bool = False, limit: Optional[int] = None
+) -> Tuple[Tensor, Any]:
+    """The inputs and data samples of a batch, at most ``limit`` images.
+
+    Args:
+        model (nn.Module): A model with a ``data_preprocessor``, or a plain one, whose batches are
+            its inputs.
+        batch (Any): What a data loader gives.
+        training (bool): Whether to pad as in training. Defaults to False.
+        limit (int, optional): Most images to keep. Defaults to all.
+
+    Returns:
+        tuple[Tensor, Any]: Inputs (N, ...), and the data samples or None.
+    """
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if preprocessor is None:
+        inputs, data_samples = (batch[0] if isinstance(batch, (list, tuple)) else batch), None
+    else:
+        data = preprocessor(batch, training)
+        inputs, data_samples = data['inputs'], data.get('data_samples')
+    if limit is not None:
+        inputs = inputs[:limit]
+        data_samples = None if data_samples is None else data_samples[:limit]
+    return inputs, data_samples
+
+
+def run_backbone(model: nn.Module, inputs: Tensor, data_samples: Any = None) -> Any:
+    """Run what makes a model's features, without neck and head.
+
+    A model whose backbone needs more than the images (cameras, say) has a method
+    ``run_backbone(inputs, data_samples)`` that hands it over.
+
+    Args:
+        model (nn.Module): A model with ``run_backbone`` or ``backbone``, else the network itself.
+        inputs (Tensor): Preprocessed images, (N, ...).
+        data_samples (Any): Those of the images, or None.
+    """
+    own = getattr(model, 'run_backbone', None)
+    if own is not None:
+        return own(inputs, data_samples)
+    backbone = getattr(model, 'backbone', model)
+    if inputs.ndim == 5 and not any(isinstance(m, nn.Conv3d) for m in backbone.modules()):
+        # MMDetection's BaseReID: (identities, images of each, C, H, W), flattened in its forward.
+        inputs = inputs.reshape(-1, *inputs.shape[2:])
+    return backbone(inputs)
+
+
+def backbone_of(model: nn.Module) -> nn.Module:
+    """The part of a model that makes its features."""
+    return getattr(model, 'backbone', model)
+
+
+def tensors_in(output: Any) -> list:
+    """All tensors of a nested output, in order."""
+    if isinstance(output, Tensor):
+        return [output]
+    if output is None or isinstance(output, (int, float, str, bool)):
+        return []
+    values = output.values() if isinstance(output, dict) else output
+    return [tensor for value in values for tensor in tensors_in(value)]

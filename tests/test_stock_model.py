@@ -1,0 +1,86 @@
+"""Running the backbones of models that are not called with images alone."""
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from torch import nn
+from toy import ToyBackbone
+
+from mmdenoiserep import calibrate, denoisers, insert_denoisers, to_denoiserep_config
+from mmdenoiserep.cli import load_config
+from mmdenoiserep.stock.model import build_model, preprocess, run_backbone, tensors_in
+from mmdenoiserep.training import denoising_losses, freeze_base
+
+
+class WithCameras(BaseModel):
+    """Its backbone adds an embedding for each camera."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = ToyBackbone()
+        self.cameras = nn.Parameter(torch.arange(2.0))
+        self.seen = []
+
+    def run_backbone(self, inputs, data_samples):
+        self.seen += [sample['camera'] for sample in data_samples or []]
+        return self.backbone(inputs)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.run_backbone(inputs, data_samples)
+
+
+def test_data_samples_reach_a_model_that_wants_them():
+    torch.manual_seed(0)
+    model = WithCameras()
+    insert_denoisers(model.backbone)
+    batch = dict(inputs=torch.randn(3, 3, 12, 12), data_samples=[dict(camera=i) for i in range(3)])
+    assert calibrate(model, [batch], num_images=2) == 2
+    assert model.seen == [0, 1]
+    assert all(d.weight.any() for d in denoisers(model).values())
+
+
+def test_the_five_dimensions_of_reid_are_flattened():
+    x = torch.randn(2, 4, 3, 12, 12)
+    model = nn.Module()
+    model.backbone = ToyBackbone().eval()
+    assert torch.equal(run_backbone(model, x), model.backbone(x.flatten(0, 1)))
+
+
+@torch.no_grad()
+def test_a_plain_module_is_run_on_its_batches():
+    model = nn.Linear(3, 2)
+    inputs, samples = preprocess(model, [torch.ones(4, 3), torch.zeros(4)], limit=3)
+    assert inputs.shape == (3, 3) and samples is None
+    assert torch.equal(run_backbone(model, inputs), model(inputs))
+
+
+def test_tensors_are_found_in_any_output():
+    a, b = torch.ones(1), torch.zeros(1)
+    assert tensors_in(dict(x=(a, [b]), y=None, z=3)) == [a, b]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['label-free', 'label-aug'])
+def test_mmdetections_reid_trains(mode):
+    pytest.importorskip('mmpretrain')
+    pytest.importorskip('mmdet')
+    from mmdet.structures import ReIDDataSample
+
+    config = to_denoiserep_config(
+        load_config('mmdet::reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py')
+    )
+    config.model.backbone.module.update(depth=18, init_cfg=None)
+    config.model.head.update(in_channels=512)
+    model = build_model(config)
+    model.train()
+    freeze_base(model)
+    sample = ReIDDataSample()
+    sample.set_gt_label([0, 0, 1, 1])
+    data = dict(inputs=torch.rand(1, 4, 3, 256, 128), data_samples=[sample])
+    if mode == 'label-free':
+        losses = denoising_losses(denoisers(model), lambda: run_backbone(model, data['inputs']))
+    else:
+        losses = denoising_losses(denoisers(model), lambda: model(**data, mode='loss'), 0.1)
+    loss, _ = model.parse_losses(losses.total)
+    loss.backward()
+    assert all(d.weight.grad.any() for d in denoisers(model).values())
