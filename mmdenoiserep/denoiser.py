@@ -73,6 +73,9 @@ class Denoiser(Observed, nn.Module):
             'diffusion', torch.tensor(numbers, dtype=torch.float32, device=layer.weight.device)
         )
         self.cache = WeightCache()
+        #: Rows of the weight, kernel positions counted: what W A costs more than A x does a token.
+        self.rows = layer.weight.numel() // width
+        self._explicit = False
 
     def forward(self, weight: Tensor) -> Tensor:
         """Fuse the denoiser into a weight: W to W A.
@@ -87,7 +90,27 @@ class Denoiser(Observed, nn.Module):
         Returns:
             Tensor: The fused weight, of the same shape and dtype.
         """
+        if self._explicit:
+            return weight
         return self.cache.get((weight, self.weight), self.training, lambda: self._fuse(weight))
+
+    def receive(self, x: Tensor) -> Tensor:
+        """What the layer gets for its input x: x, or where that is cheaper than W A, A x.
+
+        The latter only in label-free training steps, whose output nobody sees.
+        """
+        self.show(x)
+        tokens = x.numel() // x.shape[self.channel_dim]
+        label_free = self.cache.pinned and not torch.is_grad_enabled()
+        self._explicit = label_free and tokens < self.rows
+        if not self._explicit:
+            return x
+        with torch.autocast(x.device.type, enabled=False):
+            return self.denoise(x.to(self.weight.dtype)).to(x.dtype)
+
+    def release(self) -> None:
+        """The layer has run."""
+        self._explicit = False
 
     def train(self, mode: bool = True) -> 'Denoiser':
         """Switch the mode and forget the fused weight."""

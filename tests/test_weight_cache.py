@@ -9,6 +9,7 @@ from toy import ToyBackbone
 
 from mmdenoiserep import Denoiser, denoisers, fuse_denoisers, insert_denoisers
 from mmdenoiserep.network.weight_cache import one_weight_per_step
+from mmdenoiserep.training import observe_inputs
 
 
 @pytest.fixture
@@ -113,3 +114,32 @@ def test_fusion_uses_the_weights_that_are(model):
     model.conv1.parametrizations.weight[0].weight.data.mul_(2)
     expected = fresh(model, X)
     assert torch.equal(fuse_denoisers(model)(X), expected)
+
+
+def test_a_label_free_step_denoises_the_input_where_there_are_few_tokens(model, computed):
+    """A x instead of W A: the features are the same, and nothing of it is left behind."""
+    inputs = {}
+
+    def observe(name, _, x):
+        inputs.setdefault(name, []).append(x)
+
+    few, many = X[:1, :, :7, :7], torch.randn(4, 3, 60, 60)  # 9 and 3364 tokens; 72 rows
+    for x, explicit in ((few, True), (many, False)):
+        inputs.clear()
+        with torch.no_grad(), observe_inputs(denoisers(model), observe):
+            expected = model(x)
+            computed.clear()
+            model.eval()  # forgets
+            with one_weight_per_step(caches(model)):
+                output = model(x)
+        assert len(computed) == (0 if explicit else 2)
+        assert torch.allclose(output, expected, atol=1e-5)
+        for first, second in inputs.values():
+            assert torch.allclose(first, second, atol=1e-5)
+    with one_weight_per_step(caches(model)):  # label-aug trains through W A
+        computed.clear()
+        assert model(few).requires_grad and len(computed) == 2
+    with torch.no_grad(), one_weight_per_step(caches(model)):
+        with pytest.raises(RuntimeError):
+            model.conv1(torch.zeros(1, 1, 3, 3))
+        assert not any(d._explicit for d in denoisers(model).values())

@@ -14,6 +14,7 @@ from mmdenoiserep.stock.model import build_model, preprocess, run_backbone
 from mmdenoiserep.training import (
     denoising_losses,
     freeze_base,
+    fuse_optimizer,
     observe_inputs,
     trained_modules,
 )
@@ -109,6 +110,7 @@ def denoising_step(case: Case, mode: str) -> Step:
     """A training step of the denoisers, as :class:`mmdenoiserep.DenoiseRepHook` makes it."""
     model = case.build()
     modules, optimizer = trained_modules(model), _optimizer(case, model)
+    fuse_optimizer(optimizer.optimizer)
     seeds = iter(range(2**63))
 
     def prepare():
@@ -175,7 +177,8 @@ def breakdown(case: Case) -> Dict[str, Step]:
 
     def fuse(_):
         with torch.no_grad():
-            for name in modules:
+            for name, denoiser in modules.items():
+                denoiser.cache.forget()
                 model.get_submodule(name).weight  # noqa: B018  (computes it)
 
     def noise(_):
@@ -183,6 +186,7 @@ def breakdown(case: Case) -> Dict[str, Step]:
         torch.stack(losses).sum().backward()
 
     optimizer = _optimizer(case, model)
+    fuse_optimizer(optimizer.optimizer)
 
     def gradients():
         noise(None)

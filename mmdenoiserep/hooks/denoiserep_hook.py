@@ -18,6 +18,7 @@ from ..registry import HOOKS
 from ..stock.config import to_stock_config
 from ..stock.data import unlabelled_loader
 from ..stock.model import run_backbone
+from ..training.optimizer import fuse_optimizer
 from ..training.step import (
     denoising_losses,
     denoising_parameters,
@@ -125,6 +126,7 @@ class DenoiseRepHook(Hook):
             )
         if self.fuse and self._fusable:
             to_stock_config(runner.cfg)  # refuses now rather than after training
+        fuse_optimizer(getattr(runner.optim_wrapper, 'optimizer', None))
         # The backbone sees to its own; this is for an `init_cfg` of the whole model.
         redirect_init_weights(model)
         own = {id(p) for p in denoising_parameters(model)}

@@ -18,11 +18,13 @@ def attach(layer: nn.Module, parametrization: nn.Module) -> None:
 
     Args:
         layer (nn.Module): A layer with a ``weight``.
-        parametrization (nn.Module): Maps the weight to one of the same shape. Its ``show`` is
-            called with the layer's input.
+        parametrization (nn.Module): Maps the weight to one of the same shape. Before the layer runs
+            its ``receive`` is called with the layer's input and returns what the layer gets;
+            ``release`` is called behind.
     """
     parametrize.register_parametrization(layer, 'weight', parametrization, unsafe=True)
-    layer.register_forward_pre_hook(_show_input, with_kwargs=True)
+    layer.register_forward_pre_hook(_receive, with_kwargs=True)
+    layer.register_forward_hook(_release, always_call=True)
     layer._register_load_state_dict_pre_hook(load_stock_weight, with_module=True)
 
 
@@ -37,9 +39,12 @@ def detach(layer: nn.Module, keep: bool = False) -> None:
     if 'bias' in layer._parameters:  # the weight came back behind it; stock layers have it first
         layer._parameters['bias'] = layer._parameters.pop('bias')
     # By identity and not by handle: handles do not survive a deepcopy (EMA).
-    for key in [k for k, f in layer._forward_pre_hooks.items() if f is _show_input]:
+    for key in [k for k, f in layer._forward_pre_hooks.items() if f is _receive]:
         del layer._forward_pre_hooks[key]
         layer._forward_pre_hooks_with_kwargs.pop(key, None)
+    for key in [k for k, f in layer._forward_hooks.items() if f is _release]:
+        del layer._forward_hooks[key]
+        layer._forward_hooks_always_called.pop(key, None)
     hooks = layer._load_state_dict_pre_hooks
     for key in [k for k, f in hooks.items() if getattr(f, 'hook', f) is load_stock_weight]:
         del hooks[key]
@@ -52,5 +57,11 @@ def parametrization_of(layer: nn.Module) -> Optional[nn.Module]:
     return layer.parametrizations.weight[0]
 
 
-def _show_input(layer: nn.Module, args: tuple, kwargs: dict) -> None:
-    parametrization_of(layer).show(args[0] if args else kwargs['input'])
+def _receive(layer: nn.Module, args: tuple, kwargs: dict) -> tuple:
+    if args:
+        return (parametrization_of(layer).receive(args[0]), *args[1:]), kwargs
+    return args, dict(kwargs, input=parametrization_of(layer).receive(kwargs['input']))
+
+
+def _release(layer: nn.Module, args: tuple, output: object) -> None:
+    parametrization_of(layer).release()

@@ -39,6 +39,11 @@ class WeightCache:
             self._kept = (key, compute())
         return self._kept[1]
 
+    @property
+    def pinned(self) -> bool:
+        """Whether a training step is under way."""
+        return self._pins > 0
+
     def forget(self) -> None:
         """Drop what is kept."""
         self._kept = None

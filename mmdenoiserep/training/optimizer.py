@@ -1,0 +1,31 @@
+"""Optimizer steps that cost less."""
+
+import torch
+from mmengine.utils import digit_version
+
+
+def fuse_optimizer(optimizer: object) -> bool:
+    """Let one of PyTorch's optimizers make its step in one pass over the memory, where it can.
+
+    Denoisers have more parameters than the layers that they serve: with the default
+    implementation, an AdamW step for SwinV2-T takes a seventh of a forward pass.
+
+    Args:
+        optimizer (torch.optim.Optimizer): Adam, AdamW and SGD are changed, in place, before their
+            first step; others are left alone, as is one whose implementation was chosen.
+
+    Returns:
+        bool: Whether it is fused now.
+    """
+    kinds = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+    if type(optimizer) not in kinds or digit_version(torch.__version__) < digit_version('2.4.0'):
+        return False
+    groups = optimizer.param_groups
+    devices = {parameter.device.type for group in groups for parameter in group['params']}
+    chosen = any(group.get(k) for group in groups for k in ('foreach', 'capturable'))
+    chosen = chosen or any(group.get(k) for group in groups for k in ('differentiable', 'fused'))
+    if chosen or not devices <= {'cpu', 'cuda'}:
+        return False
+    for group in groups:
+        group['fused'] = True
+    return True
