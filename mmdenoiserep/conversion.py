@@ -20,6 +20,7 @@ def insert_denoisers(
     *,
     cascade: Optional[Cascade] = None,
     loss: str = 'l1',
+    reach: str = 'channel',
     depthwise: bool = False,
     example: Optional[Tensor] = None,
 ) -> nn.Module:
@@ -37,7 +38,7 @@ def insert_denoisers(
             Linear and Conv2d but the stem's first, whose input is an image and no feature.
         cascade (Cascade, optional): The steps, their schedule and their noise. Defaults to the
             published one.
-        loss (str): Penalty of the noise prediction: 'l1', 'l2' or 'l1+l2'. Defaults to 'l1'.
+        loss (str): See :class:`Denoiser`, as for ``reach``. Defaults to 'l1'.
         depthwise (bool): Whether depthwise convolutions count too. Their denoiser is one number
             a channel, which rescales the channel but cannot denoise it. Defaults to False.
         example (Tensor, optional): An input that the network accepts, for the forward pass that
@@ -60,7 +61,7 @@ def insert_denoisers(
     steps = cascade.steps(len(names))
     for step, name in zip(steps, names):
         layer = model.get_submodule(name)
-        attach(layer, Denoiser(layer, step, cascade, loss))
+        attach(layer, Denoiser(layer, step, cascade, loss, reach))
     print_log(
         f'{len(names)} denoisers inserted, from {names[0]!r} (t = {steps[0]}) '
         f'to {names[-1]!r} (t = {steps[-1]})',

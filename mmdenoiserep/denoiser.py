@@ -19,10 +19,13 @@ from torch.nn import functional as F
 from .diffusion import Cascade
 from .network.layers import channel_dim_of, unknown_layer_message
 from .network.observation import Observed
+from .network.state_dict import refuse_other_steps
 from .network.tokens import sample_tokens
 from .network.weight_cache import WeightCache
 
 LOSSES = ('l1', 'l2', 'l1+l2')
+#: What A mixes: the channels of one position, or all that one output position sees.
+REACHES = ('channel', 'kernel')
 
 
 class Denoiser(Observed, nn.Module):
@@ -42,29 +45,43 @@ class Denoiser(Observed, nn.Module):
         step (int): The layer's fixed diffusion step t, counted from 1.
         cascade (Cascade, optional): Schedule, estimate and noise. Defaults to the published one.
         loss (str): Penalty of the noise prediction: 'l1', 'l2' or 'l1+l2'. Defaults to 'l1'.
+        reach (str): 'channel' is the paper's: A acts on the C channels of a position. 'kernel'
+            acts on the C·kH·kW entries that one output position of a convolution sees, behind its
+            padding, and needs measured noise: W_D is then (G, CkHkW/G, CkHkW/G). Defaults to
+            'channel'.
 
     Raises:
-        ValueError: If the layer's kind is not known, the step not in the schedule or the loss
+        ValueError: If the layer's kind is not known, the step not in the schedule or an option
             unknown.
     """
 
     def __init__(
-        self, layer: nn.Module, step: int, cascade: Optional[Cascade] = None, loss: str = 'l1'
+        self,
+        layer: nn.Module,
+        step: int,
+        cascade: Optional[Cascade] = None,
+        loss: str = 'l1',
+        reach: str = 'channel',
     ) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise ValueError(f'loss must be one of {LOSSES}, got {loss!r}')
-        channel_dim = channel_dim_of(layer)
-        if channel_dim is None:
+        for name, value, known in (('loss', loss, LOSSES), ('reach', reach, REACHES)):
+            if value not in known:
+                raise ValueError(f'{name} must be one of {known}, got {value!r}')
+        self.channel_dim = channel_dim_of(layer)
+        if self.channel_dim is None:
             raise ValueError(unknown_layer_message('layer', layer))
         self.cascade = cascade or Cascade()
         self.schedule = self.cascade.schedule
         self.step = step
         self.factor = self.cascade.factor(step)
         self.loss = loss
-        self.channel_dim = channel_dim
+        if reach == 'kernel' and self.cascade.noise != 'measured':
+            raise ValueError("reach='kernel' goes with noise='measured'")
         groups = getattr(layer, 'groups', 1)
         width = layer.weight.shape[1]
+        #: Whether A mixes positions, too.
+        self.spatial = reach == 'kernel' and layer.weight.shape[2:].numel() > 1
+        width = layer.weight[0].numel() if self.spatial else width
         self.weight = nn.Parameter(layer.weight.new_zeros(groups, width, width))
         # Saved with W_D: at another step the same W_D is another denoiser.
         schedule = self.schedule
@@ -73,7 +90,9 @@ class Denoiser(Observed, nn.Module):
             'diffusion', torch.tensor(numbers, dtype=torch.float32, device=layer.weight.device)
         )
         self.cache = WeightCache()
-        #: Rows of the weight, kernel positions counted: what W A costs more than A x does a token.
+        #: Whether the layer runs with its stock weight for now: it is its own teacher.
+        self.bypassed = False
+        #: Rows of the weight (kernel positions counted), which W A costs more than A x, a token.
         self.rows = layer.weight.numel() // width
         self._explicit = False
 
@@ -84,13 +103,9 @@ class Denoiser(Observed, nn.Module):
         W or W_D has changed, or the mode. A change through ``.data``, which PyTorch does not
         count, shows after the next ``train()`` or ``eval()``.
 
-        Args:
-            weight (Tensor): The layer's weight, (out, in/groups) or (out, in/groups, kH, kW).
-
-        Returns:
-            Tensor: The fused weight, of the same shape and dtype.
+        For a weight (out, in/groups, ...); the result has its shape and dtype.
         """
-        if self._explicit:
+        if self._explicit or self.bypassed:
             return weight
         return self.cache.get((weight, self.weight), self.training, lambda: self._fuse(weight))
 
@@ -101,7 +116,7 @@ class Denoiser(Observed, nn.Module):
         """
         self.show(x)
         tokens = x.numel() // x.shape[self.channel_dim]
-        label_free = self.cache.pinned and not torch.is_grad_enabled()
+        label_free = self.cache.pinned and not torch.is_grad_enabled() and not self.spatial
         self._explicit = label_free and tokens < self.rows
         if not self._explicit:
             return x
@@ -167,34 +182,12 @@ class Denoiser(Observed, nn.Module):
             # Faster than einsum by a third, where W_D is wide.
             predicted = torch.matmul(self.weight, x_t.permute(1, 2, 0)).permute(2, 0, 1)
             error = predicted.reshape(noise.shape) - noise
-            loss = error.new_zeros(())
-            if 'l1' in self.loss:
-                loss = loss + error.abs().mean()
-            if 'l2' in self.loss:
-                loss = loss + error.square().mean()
-            return loss
+            l1 = error.abs().mean() if 'l1' in self.loss else 0.0
+            return l1 + error.square().mean() if 'l2' in self.loss else l1
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        # Raised rather than collected: MMEngine would only warn, and W_D would act at a step
-        # that it was not trained for.
-        saved = state_dict.get(f'{prefix}diffusion')
-        if saved is not None and not self._is_own(saved):
-            layer = prefix.split('.parametrizations.')[0]
-            raise RuntimeError(
-                f'the denoiser of {layer!r} was trained with [step, num_steps, beta_start, '
-                f'beta_end, factor] = {saved.tolist()}, but the config gives '
-                f'{self.diffusion.tolist()}; '
-                "use the targets, the steps and the schedule of the checkpoint's own config"
-            )
+        refuse_other_steps(state_dict, prefix, self.diffusion)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _is_own(self, saved: Tensor) -> bool:
-        """Whether a saved ``diffusion`` is this denoiser's: steps exactly, the rest as stored."""
-        if saved.shape != self.diffusion.shape or not saved.is_floating_point():
-            return False
-        own = self.diffusion.to(saved)
-        rtol = 1e-5 if saved.dtype in (torch.float32, torch.float64) else 1e-2  # 16 bits round
-        return torch.equal(saved[:2], own[:2]) and torch.allclose(saved, own, rtol=rtol)
 
     def extra_repr(self) -> str:
         groups, width, _ = self.weight.shape

@@ -12,7 +12,9 @@ from torch import Tensor
 
 #: What one denoising step may move a feature to.
 ESTIMATES = ('previous', 'x0')
-#: What the noise is measured in.
+#: Where the noise comes from: the diffusion, or pairs of a clean and a degraded image.
+NOISES = ('gaussian', 'measured')
+#: What Gaussian noise is measured in.
 NOISE_SCALES = ('unit', 'rms')
 
 
@@ -29,11 +31,6 @@ class NoiseSchedule:
 
     Raises:
         ValueError: If ``num_steps`` < 1 or not 0 < ``beta_start`` <= ``beta_end`` < 1.
-
-    Examples:
-        >>> schedule = NoiseSchedule()
-        >>> round(schedule.c1(1), 6)
-        0.010001
     """
 
     def __init__(
@@ -61,11 +58,8 @@ class NoiseSchedule:
         return self.alpha_bars[self._index(t)].item()
 
     def c1(self, t: int) -> float:
-        r"""Factor of the predicted noise in one denoising step.
-
-        :math:`C_1(t) = (1 - \alpha_t) / (\sqrt{\alpha_t} \sqrt{1 - \bar\alpha_t})`, the
-        coefficient that the DenoiseRep fusion formula gives to :math:`W W_D`.
-        """
+        r""":math:`C_1(t) = (1 - \alpha_t) / (\sqrt{\alpha_t} \sqrt{1 - \bar\alpha_t})`: the
+        factor of the predicted noise in one step, of :math:`W W_D` in the fusion formula."""
         alpha, alpha_bar = self.alpha(t), self.alpha_bar(t)
         return (1 - alpha) / (math.sqrt(alpha) * math.sqrt(1 - alpha_bar))
 
@@ -74,13 +68,7 @@ class NoiseSchedule:
 
         :math:`x_t = \sqrt{\bar\alpha_t} x + \sqrt{1 - \bar\alpha_t} \epsilon`
 
-        Args:
-            x (Tensor): Feature of any shape and floating dtype.
-            t (int): Step, counted from 1.
-            noise (Tensor): Standard normal noise of the shape of ``x``.
-
-        Returns:
-            Tensor: The noisy feature, of the shape and dtype of ``x``.
+        For a feature ``x`` of any shape and standard normal noise of that shape.
         """
         alpha_bar = self.alpha_bar(t)
         return math.sqrt(alpha_bar) * x + math.sqrt(1 - alpha_bar) * noise
@@ -89,12 +77,6 @@ class NoiseSchedule:
         if not 1 <= t <= self.num_steps:
             raise ValueError(f'step must be in 1..{self.num_steps}, got {t}')
         return t - 1
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(num_steps={self.num_steps}, '
-            f'beta_start={self.beta_start}, beta_end={self.beta_end})'
-        )
 
 
 @dataclass(frozen=True)
@@ -111,6 +93,9 @@ class Cascade:
         noise_scale (str): Standard deviation of the noise that is learned to be predicted: 'unit'
             is 1; 'rms' is the root mean square of the layer's features, so that a step means the
             same signal-to-noise ratio in every layer. Defaults to 'unit'.
+        noise (str): 'gaussian' is the paper's. 'measured' is the difference of a layer's inputs for
+            a degraded and for the clean image; one step removes all of it: :math:`A = I - W_D`, at
+            any t. Defaults to 'gaussian'.
         last_step (int): Step of the layer that data passes last. Defaults to 1.
         spacing (int): Steps from a layer back to the one before it; with 0 all layers take
             ``last_step``. Defaults to 1: N layers take N, N-1, ..., 1.
@@ -122,16 +107,17 @@ class Cascade:
     schedule: NoiseSchedule = field(default_factory=NoiseSchedule)
     estimate: str = 'previous'
     noise_scale: str = 'unit'
+    noise: str = 'gaussian'
     last_step: int = 1
     spacing: int = 1
 
     def __post_init__(self) -> None:
         if self.schedule is None or isinstance(self.schedule, dict):
             object.__setattr__(self, 'schedule', NoiseSchedule(**(self.schedule or {})))
-        if self.estimate not in ESTIMATES:
-            raise ValueError(f'estimate must be one of {ESTIMATES}, got {self.estimate!r}')
-        if self.noise_scale not in NOISE_SCALES:
-            raise ValueError(f'noise_scale must be one of {NOISE_SCALES}, got {self.noise_scale!r}')
+        known = dict(estimate=ESTIMATES, noise_scale=NOISE_SCALES, noise=NOISES)
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f'{name} must be one of {values}, got {getattr(self, name)!r}')
         if self.last_step < 1 or self.spacing < 0:
             raise ValueError(
                 'last_step must be at least 1 and spacing at least 0, got '
@@ -159,6 +145,8 @@ class Cascade:
         Raises:
             ValueError: If the step is not in the schedule.
         """
+        if self.noise == 'measured':
+            return 1.0
         if self.estimate == 'previous':
             return self.schedule.c1(t)
         return math.sqrt(1 - self.schedule.alpha_bar(t))

@@ -4,6 +4,7 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -17,4 +18,10 @@ METRICS = Registry(
 )
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, scope='mmdenoiserep', locations=['mmdenoiserep.datasets']
+)
+TRANSFORMS = Registry(
+    'transform',
+    parent=MMENGINE_TRANSFORMS,
+    scope='mmdenoiserep',
+    locations=['mmdenoiserep.transforms'],
 )

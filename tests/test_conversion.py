@@ -134,7 +134,7 @@ def test_more_layers_than_steps_are_refused():
 
 
 def test_the_cascade_can_be_stretched():
-    model = insert_denoisers(ToyBackbone(), cascade=Cascade(None, 'x0', 'unit', 5, 10))
+    model = insert_denoisers(ToyBackbone(), cascade=Cascade(estimate='x0', last_step=5, spacing=10))
     assert steps(model) == {'conv1': 15, 'conv2': 5}
     assert all(
         d.factor == math.sqrt(1 - d.schedule.alpha_bar(d.step)) for d in denoisers(model).values()

@@ -14,6 +14,7 @@ PACKAGE = ROOT / 'mmdenoiserep'
 #: Rooms from the ground up: each imports only those before it, and its own.
 ROOMS = [
     {'version', 'registry', 'network', 'stock'},
+    {'transforms'},
     {'diffusion'},
     {'denoiser'},
     {'conversion'},

@@ -1,3 +1,4 @@
 from .image_folder import ImageFolder
+from .pairs import PairDataset, collate_pairs
 
-__all__ = ['ImageFolder']
+__all__ = ['ImageFolder', 'PairDataset', 'collate_pairs']

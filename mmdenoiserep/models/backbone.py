@@ -18,6 +18,7 @@ def DenoiseRepBackbone(
     module: dict,
     targets: Optional[Sequence[str]] = None,
     loss: str = 'l1',
+    reach: str = 'channel',
     depthwise: bool = False,
     example_shape: Optional[Sequence[int]] = None,
     pretrained: Optional[str] = None,
@@ -33,7 +34,7 @@ def DenoiseRepBackbone(
         module (dict): Config of a backbone registered with MMDetection, MMSegmentation,
             MMPretrain or any other child of MMEngine's ``MODELS``.
         targets (Sequence[str], optional): See :func:`mmdenoiserep.insert_denoisers`, as for
-            ``loss`` and ``depthwise``.
+            ``loss``, ``reach`` and ``depthwise``.
         example_shape (Sequence[int], optional): Shape of an input that the backbone accepts,
             as (N, C, H, W). By default several are tried.
         pretrained (str, optional): Handed to the backbone: MMSegmentation's models put their own
@@ -60,6 +61,7 @@ def DenoiseRepBackbone(
         targets,
         cascade=Cascade(**cascade),
         loss=loss,
+        reach=reach,
         depthwise=depthwise,
         example=None if example_shape is None else torch.zeros(*example_shape),
     )

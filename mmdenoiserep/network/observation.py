@@ -1,9 +1,9 @@
 """Looking at the inputs of layers while they run."""
 
-import threading
 from contextlib import contextmanager
 from functools import partial
-from typing import Callable, Dict, Iterator, Tuple
+from threading import Lock, get_ident
+from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 from torch import Tensor
 
@@ -15,13 +15,13 @@ class Observed:
     see each other's features. A copy has no observers.
     """
 
-    #: (thread, function) of each context that is open.
+    #: (threads, function) of each context that is open.
     observers: Tuple[tuple, ...] = ()
 
     def show(self, x: Tensor) -> None:
         """Show an input to the observers of this thread."""
-        for thread, observer in self.observers:
-            if thread == threading.get_ident():
+        for threads, observer in self.observers:
+            if get_ident() in threads:
                 observer(x)
 
     def __getstate__(self) -> dict:
@@ -30,18 +30,20 @@ class Observed:
 
 @contextmanager
 def observe_inputs(
-    modules: Dict[str, Observed], observer: Callable[[str, Observed, Tensor], None]
+    modules: Dict[str, Observed],
+    observer: Callable[[str, Observed, Tensor], None],
+    threads: Optional[Sequence[int]] = None,
 ) -> Iterator[None]:
     """Show the inputs of all denoised layers to a function while the context is open.
 
     Args:
         modules (dict[str, Observed]): The result of :func:`mmdenoiserep.denoisers`.
         observer (Callable): Called as ``observer(name, denoiser, x)`` before a layer runs.
+        threads (Sequence[int], optional): Identifiers of the threads whose inputs are shown.
+            Defaults to the one that opens the context.
     """
-    entries = {
-        name: (threading.get_ident(), partial(observer, name, module))
-        for name, module in modules.items()
-    }
+    idents = frozenset([get_ident()] if threads is None else threads)
+    entries = {name: (idents, partial(observer, name, module)) for name, module in modules.items()}
     for name, module in modules.items():
         with _LOCK:
             module.observers = (*module.observers, entries[name])
@@ -53,4 +55,4 @@ def observe_inputs(
                 module.observers = tuple(e for e in module.observers if e is not entries[name])
 
 
-_LOCK = threading.Lock()
+_LOCK = Lock()

@@ -1,6 +1,7 @@
 """State dicts of networks with denoisers: stock ones load, fused ones are refused."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 #: What every key of a denoiser contains in a state dict, and no stock key does.
 DENOISER_KEY = '.parametrizations.weight.0.'
@@ -46,3 +47,32 @@ def load_stock_weight(
     state_dict[f'{inner}original'] = state_dict.pop(stock)
     for key, value in layer.parametrizations.weight[0].state_dict().items():
         state_dict.setdefault(f'{inner}0.{key}', value)
+
+
+def refuse_other_steps(state_dict: dict, prefix: str, own: Tensor) -> None:
+    """Refuse a denoiser that was trained at another step than the one it is loaded into.
+
+    Raised rather than collected: MMEngine would only warn, and W_D would act at a step that it was
+    not trained for.
+
+    Args:
+        state_dict (dict): What is loaded.
+        prefix (str): Of the denoiser's keys in it.
+        own (Tensor): The denoiser's ``diffusion``: step, number of steps, betas and factor.
+
+    Raises:
+        RuntimeError: If the two differ: steps exactly, the rest within the precision of the file.
+    """
+    saved = state_dict.get(f'{prefix}diffusion')
+    if saved is None:
+        return
+    if saved.shape == own.shape and saved.is_floating_point():
+        cast = own.to(saved)
+        rtol = 1e-5 if saved.dtype in (torch.float32, torch.float64) else 1e-2  # 16 bits round
+        if torch.equal(saved[:2], cast[:2]) and torch.allclose(saved, cast, rtol=rtol):
+            return
+    raise RuntimeError(
+        f'the denoiser of {prefix.split(".parametrizations.")[0]!r} was trained with [step, '
+        f'num_steps, beta_start, beta_end, factor] = {saved.tolist()}, but the config gives '
+        f"{own.tolist()}; use the targets, the steps and the schedule of the checkpoint's own config"
+    )

@@ -1,0 +1,129 @@
+"""Pairs of a clean image and its degraded version, under one pipeline."""
+
+import copy
+import os.path as osp
+import random
+from typing import Any, List, Optional, Sequence, Union
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from torch.utils.data import Dataset
+
+from ..registry import DATASETS
+from ..transforms.degrade import noise_transform
+
+
+@DATASETS.register_module()
+class PairDataset(Dataset):
+    """A data set twice: as it is, and with noise behind the transform that loads the image.
+
+    Item i is a list [clean, degraded] of what the pipeline packs. Both go through the pipeline with
+    the same random numbers, so augmentation does not tell them apart. Image i meets noise i mod
+    the number of noises.
+
+    Args:
+        dataset (dict): Config of a data set whose pipeline loads images.
+        noise (Sequence[str | dict]): See :func:`mmdenoiserep.transforms.noise_transform`.
+        degraded (str, optional): A folder to take the degraded images from instead, under the
+            clean images' names.
+
+    Raises:
+        ValueError: If a noise is unknown, the pipeline loads no image, or the two images of a pair
+            differ in size.
+        FileNotFoundError: If a clean image has no partner in ``degraded``.
+    """
+
+    def __init__(
+        self,
+        dataset: dict,
+        noise: Sequence[Union[str, dict]] = (),
+        degraded: Optional[str] = None,
+    ) -> None:
+        if bool(noise) == bool(degraded):
+            raise ValueError('give either noise or a folder of degraded images')
+        steps = [noise_transform(n) for n in noise] or [
+            dict(type='mmdenoiserep.LoadDegraded', folder=degraded)
+        ]
+        self.clean = ROOT_DATASETS.build(copy.deepcopy(dataset))
+        self.degraded = [
+            ROOT_DATASETS.build(insert_behind_loading(dataset, step)) for step in steps
+        ]
+        self.metainfo = getattr(self.clean, 'metainfo', {})
+
+    def full_init(self) -> None:
+        """Load the lists of images."""
+        for dataset in (self.clean, *self.degraded):
+            if hasattr(dataset, 'full_init'):
+                dataset.full_init()
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, index: int) -> List[Any]:
+        seed = int(np.random.randint(2**31))
+        pair = []
+        for dataset in (self.clean, self.degraded[index % len(self.degraded)]):
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            pair.append(dataset[index])
+        shapes = [tuple(item['inputs'].shape) for item in pair]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f'clean and degraded image {index} differ in size: {shapes[0]} and {shapes[1]}; '
+                'noise must not change the geometry'
+            )
+        return pair
+
+
+def collate_pairs(items: Sequence[List[Any]]) -> Any:
+    """A batch with the clean images first and their degraded versions behind, in the same order."""
+    return pseudo_collate([pair[0] for pair in items] + [pair[1] for pair in items])
+
+
+def insert_behind_loading(dataset: dict, transform: dict) -> dict:
+    """A data set's config with one more transform, behind each that loads an image.
+
+    Raises:
+        ValueError: If no pipeline in it loads an image.
+    """
+    dataset = copy.deepcopy(dataset)
+    if not _insert(dataset, transform):
+        raise ValueError(
+            f'no pipeline of the data set {dataset.get("type")} has a transform LoadImage..., '
+            'behind which noise is added'
+        )
+    return dataset
+
+
+def _insert(node: Any, transform: dict) -> int:
+    if isinstance(node, dict):
+        count = 0
+        pipeline = node.get('pipeline')
+        if isinstance(pipeline, list):
+            for i in reversed(range(len(pipeline))):
+                kind = pipeline[i].get('type')
+                name = kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
+                if name.startswith('LoadImage'):
+                    pipeline.insert(i + 1, copy.deepcopy(transform))
+                    count += 1
+        inner = [node.get('dataset'), *(node.get('datasets') or [])]
+        return count + sum(_insert(value, transform) for value in inner if value)
+    return 0
+
+
+def same_names(clean: str, degraded: str, names: Sequence[str]) -> None:
+    """Refuse two folders in which a clean image has no degraded partner.
+
+    Raises:
+        FileNotFoundError: Naming the first that is missing.
+    """
+    missing = [name for name in names if not osp.isfile(osp.join(degraded, name))]
+    if missing:
+        raise FileNotFoundError(
+            f'{degraded} has no {missing[0]}, which is in {clean}'
+            + (f' (and {len(missing) - 1} more)' if len(missing) > 1 else '')
+            + '; the two folders need the same names'
+        )

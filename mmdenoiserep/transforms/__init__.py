@@ -1,0 +1,3 @@
+from .degrade import Degrade, noise_transform
+
+__all__ = ['Degrade', 'noise_transform']

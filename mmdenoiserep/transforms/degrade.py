@@ -1,0 +1,134 @@
+"""Degradations of images by name: what a camera, a codec or the weather does."""
+
+import hashlib
+import json
+import random
+import warnings
+from contextlib import contextmanager
+from typing import Iterator, Tuple, Union
+
+import numpy as np
+from ..registry import TRANSFORMS
+
+#: Michaelis et al.'s benchmark (arXiv 1907.07484), in its order; then its four further ones.
+BENCHMARK = (
+    'gaussian_noise',
+    'shot_noise',
+    'impulse_noise',
+    'defocus_blur',
+    'glass_blur',
+    'motion_blur',
+    'zoom_blur',
+    'snow',
+    'frost',
+    'fog',
+    'brightness',
+    'contrast',
+    'elastic_transform',
+    'pixelate',
+    'jpeg_compression',
+)
+HOLDOUT = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
+
+
+@TRANSFORMS.register_module()
+class Degrade:
+    """Degrade an image, the same image always in the same way.
+
+    By `imagecorruptions`, as MMDetection's ``Corrupt`` does it, but seeded by the image's path: a
+    checkpoint meets the same noise whenever and wherever it is tested.
+
+    Required keys: ``img``, uint8 of shape (H, W, 3), and ``img_path``. Changes ``img``.
+
+    Args:
+        corruption (str): One of ``BENCHMARK`` or ``HOLDOUT``.
+        severity (int): 1 to 5.
+        seed (int): Another one gives other noise. Defaults to 0.
+
+    Raises:
+        ValueError: If the corruption or severity is unknown.
+        ImportError: If `imagecorruptions` is not installed.
+    """
+
+    def __init__(self, corruption: str, severity: int = 3, seed: int = 0) -> None:
+        known = (*BENCHMARK, *HOLDOUT)
+        if corruption not in known:
+            raise ValueError(f'there is no corruption {corruption!r}; there are {", ".join(known)}')
+        if severity not in range(1, 6):
+            raise ValueError(f'severity of {corruption} must be 1 to 5, got {severity}')
+        try:
+            import imagecorruptions  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                'degrading images needs imagecorruptions: pip install imagecorruptions-imaug'
+            ) from error
+        self.corruption = corruption
+        self.severity = severity
+        self.seed = seed
+
+    def __call__(self, results: dict) -> dict:
+        """Degrade ``results['img']``."""
+        from imagecorruptions import corrupt
+
+        image = results['img']
+        # By the last two parts of the path: the same wherever the data set lies.
+        name = '/'.join(str(results.get('img_path', '')).replace('\\', '/').split('/')[-2:])
+        text = f'{self.seed} {self.corruption} {self.severity} {name}'
+        with seeded(text), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of its libraries
+            degraded = corrupt(image, corruption_name=self.corruption, severity=self.severity)
+        results['img'] = degraded.astype(image.dtype)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.corruption!r}, severity={self.severity})'
+
+
+def noise_transform(noise: Union[str, dict]) -> dict:
+    """The transform that a noise names: 'gaussian_noise:3', or a transform's config.
+
+    Args:
+        noise (str | dict): A corruption with its severity (3 where none is given), or the config of
+            any registered transform, as a dict or as JSON.
+
+    Returns:
+        dict: A config for a pipeline.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(noise, dict):
+        if 'type' not in noise:
+            raise ValueError(f'the transform {noise} has no type')
+        return dict(noise)
+    if noise.lstrip().startswith('{'):
+        try:
+            return noise_transform(json.loads(noise))
+        except json.JSONDecodeError as error:
+            raise ValueError(f'noise {noise!r} is no JSON: {error}') from None
+    corruption, _, severity = noise.partition(':')
+    if severity and not severity.isdigit():
+        raise ValueError(f'noise is given as name:severity, with 1 to 5, got {noise!r}')
+    options = dict(corruption=corruption, severity=int(severity or 3))
+    Degrade(**options)  # refuses
+    return dict(type='mmdenoiserep.Degrade', **options)
+
+
+@contextmanager
+def seeded(text: str) -> Iterator[None]:
+    """Draw from generators seeded by a text while the context is open; then as before."""
+    before = random.getstate(), np.random.get_state()
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
+def name_of(noise: Union[str, dict]) -> Tuple[str, int]:
+    """Corruption and severity of a noise that is given by name, else its type and 0."""
+    transform = noise_transform(noise)
+    return transform.get('corruption', str(transform['type'])), transform.get('severity', 0)
