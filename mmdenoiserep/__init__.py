@@ -3,7 +3,7 @@
 Read `diffusion.py`, `denoiser.py` and `conversion.py` for the method.
 """
 
-from .apis import calibrate_checkpoint, fuse_checkpoint
+from .apis import calibrate_checkpoint, calibrate_measured_checkpoint, fuse_checkpoint
 from .calibration import calibrate
 from .conversion import denoisers, fuse_denoisers, insert_denoisers
 from .denoiser import Denoiser
@@ -28,6 +28,7 @@ __all__ = [
     '__version__',
     'calibrate',
     'calibrate_checkpoint',
+    'calibrate_measured_checkpoint',
     'denoisers',
     'fuse_checkpoint',
     'fuse_denoisers',

@@ -35,7 +35,8 @@ def insert_denoisers(
         model (nn.Module): A network, usually a backbone.
         targets (Sequence[str], optional): Regular expressions, matched in full against module
             names. By default the feed-forward layers where the network has some, else every
-            Linear and Conv2d but the stem's first, whose input is an image and no feature.
+            Linear and Conv2d but the stem's first, whose input is an image and no feature; for
+            measured noise the stem and what writes to a residual stream, or every layer.
         cascade (Cascade, optional): The steps, their schedule and their noise. Defaults to the
             published one.
         loss (str): See :class:`Denoiser`, as for ``reach``. Defaults to 'l1'.
@@ -57,7 +58,7 @@ def insert_denoisers(
     if denoisers(model):
         raise ValueError(f'{type(model).__name__} has denoisers already; fuse them first')
     cascade = cascade or Cascade()
-    names = select_layers(model, targets, depthwise, example)
+    names = select_layers(model, targets, depthwise, example, cascade.noise == 'measured')
     steps = cascade.steps(len(names))
     for step, name in zip(steps, names):
         layer = model.get_submodule(name)

@@ -84,7 +84,7 @@ def calibrate_checkpoint(
     if launcher != 'none':
         init_dist(launcher)
     rank, world_size = get_dist_info()
-    model, dataset_meta = _load_model(config, checkpoint)
+    model, dataset_meta = load_stock_model(config, checkpoint)
     init_default_scope(config.get('default_scope', 'mmengine'))
     loader = Runner.build_dataloader(unlabelled_loader(config, seed, images), seed=seed)
     share = min(-(-num_images // world_size), len(loader.sampler))
@@ -103,16 +103,23 @@ def calibrate_checkpoint(
     model.cpu().eval()
     if fuse:
         return fuse_model(config, model, out, dataset_meta)
+    return write_unfused(config, model, out, dataset_meta, seen * world_size)
+
+
+def write_unfused(
+    config: Config, model: nn.Module, out: str, dataset_meta: Optional[dict], num_images: int
+) -> CalibrationReport:
+    """Write a DenoiseRep checkpoint and its config, to train further from."""
     config_path = out[: -len('.pth')] + '.py'
     config.load_from = osp.abspath(out)
     meta = dict(dataset_meta=dataset_meta, mmdenoiserep_version=__version__)
     with atomic_write(out) as file, atomic_write(config_path) as config_file:
         config_file.write(config.pretty_text.encode())
         torch.save(dict(meta=meta, state_dict=model.state_dict()), file)
-    return CalibrationReport(out, config_path, len(denoisers(model)), seen * world_size)
+    return CalibrationReport(out, config_path, len(denoisers(model)), num_images)
 
 
-def _load_model(config: Config, checkpoint: str) -> Tuple[nn.Module, Optional[dict]]:
+def load_stock_model(config: Config, checkpoint: str) -> Tuple[nn.Module, Optional[dict]]:
     """The model with the checkpoint's weights, and what that says of its data set."""
     source = (
         CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')

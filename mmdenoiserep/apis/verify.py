@@ -1,6 +1,7 @@
 """That a fused model computes what its unfused form computes."""
 
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Iterator, List, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from ..conversion import without_denoisers
 from ..denoiser import Denoiser
 from ..network.probe import with_example
+from ..network.tokens import output_size, take_patches
 from ..stock.model import backbone_of, run_backbone, tensors_in
 
 #: Largest difference allowed between the fused and the explicitly denoised features, relative
@@ -31,15 +33,31 @@ def explicit_denoising(model: nn.Module) -> Iterator[None]:
     against.
     """
     with without_denoisers(model) as inserted:
-        handles = [
-            model.get_submodule(name).register_forward_pre_hook(_denoise_input(denoiser))
-            for name, denoiser in inserted.items()
-        ]
+        layers = {name: model.get_submodule(name) for name in inserted}
+        for name, denoiser in inserted.items():
+            layers[name].forward = partial(explicit_forward, layers[name], denoiser)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            for layer in layers.values():
+                del layer.forward
+
+
+def explicit_forward(layer: nn.Module, denoiser: Denoiser, x: Tensor, *args: Any) -> Tensor:
+    """A stock layer behind its denoiser: A x, or with the reach of a kernel A on what each output
+    position sees (unfold, A, flattened kernel)."""
+    if not denoiser.spatial:
+        return type(layer).forward(layer, denoiser.denoise(x), *args)
+    groups, width, _ = denoiser.weight.shape
+    batched = x if x.ndim == 4 else x[None]
+    patches = take_patches(batched, layer).reshape(-1, groups, width)
+    change = torch.einsum('kgc,gdc->kgd', patches, denoiser.weight)
+    weight = layer.weight.reshape(groups, -1, width)
+    y = torch.einsum('kgc,goc->kgo', patches - denoiser.factor * change, weight)
+    size = output_size(batched, layer)
+    y = y.reshape(*size, -1).permute(0, 3, 1, 2)
+    y = y if layer.bias is None else y + layer.bias[:, None, None]
+    return y if x.ndim == 4 else y[0]
 
 
 def explicit_features(model: nn.Module) -> Features:
@@ -72,7 +90,3 @@ def difference_to(features: Features, stock: nn.Module) -> float:
             f'feature, more than {TOLERANCE:.0e}; nothing was written'
         )
     return worst
-
-
-def _denoise_input(denoiser: Denoiser) -> Any:
-    return lambda layer, args: (denoiser.denoise(args[0]), *args[1:])

@@ -2,6 +2,17 @@
 
 from .calibrate import calibrate
 from .closed_form import closed_form, solve
+from .measured import MeasuredReport, calibrate_measured
 from .moments import SecondMoments
+from .pairs import Pair, PairPass
 
-__all__ = ['SecondMoments', 'calibrate', 'closed_form', 'solve']
+__all__ = [
+    'MeasuredReport',
+    'Pair',
+    'PairPass',
+    'SecondMoments',
+    'calibrate',
+    'calibrate_measured',
+    'closed_form',
+    'solve',
+]

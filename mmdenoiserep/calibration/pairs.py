@@ -1,19 +1,22 @@
-"""Denoisers in closed form from pairs: features of degraded images, and of the clean ones."""
+"""One pass that solves all denoisers of a model from clean and degraded images."""
 
+import threading
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
-from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from ..conversion import denoisers
+from ..denoiser import Denoiser
 from ..network.streams import Stream
 from ..network.tokens import draw, output_size, take_patches, take_tokens
 from ..stock.model import run_backbone
 from .lockstep import Job, run_in_lockstep
+from .pair_moments import PairMoments
 
-#: Tokens that are multiplied in float32 before they are added in float64.
-BLOCK = 4096
+METHODS = ('pairs', 'transport')
+#: Directions of a weight below this share of its largest are not used to write by.
+RANK = 1e-4
 
 
 class Pair(NamedTuple):
@@ -24,174 +27,185 @@ class Pair(NamedTuple):
     data_samples: Any = None
 
 
-class PairMoments:
-    """What a layer's solution takes: E[z̃ z̃ᵀ] and E[r z̃ᵀ], summed over any number of tokens.
+class _Batch(NamedTuple):
+    """The jobs of a batch: the teacher's place, and the students' places and weights."""
 
-    z̃ is the layer's input in the student, (G, width); r what its output should gain, or its input.
-    """
-
-    def __init__(self, groups: int, width: int, rows: int, device: torch.device) -> None:
-        kwargs = dict(dtype=torch.float64, device=device)
-        self.gram = torch.zeros(groups, width, width, **kwargs)
-        self.cross = torch.zeros(groups, rows, width, **kwargs)
-        self.weight = torch.zeros((), **kwargs)
-
-    def add(self, z: Tensor, gain: Tensor, weight: float) -> None:
-        """Add tokens z (K, G·width) and gains (K, G·rows), float32."""
-        groups, rows, width = self.cross.shape
-        for a, b in zip(z.split(BLOCK), gain.split(BLOCK)):
-            a = a.reshape(-1, groups, width).transpose(0, 1)
-            b = b.reshape(-1, groups, rows).transpose(0, 1)
-            self.gram += weight * (a.transpose(1, 2) @ a)
-            self.cross += weight * (b.transpose(1, 2) @ a)
-        self.weight += weight * len(z)
-
-    def merge(self) -> None:
-        """Add up what the processes of a distributed run have seen."""
-        for total in (self.gram, self.cross, self.weight):
-            all_reduce(total)
-
-    def solve(self, ridge: float) -> Tensor:
-        """argmin E‖r − S z̃‖² + ρ‖S‖², with ρ = ridge times the mean of the diagonal.
-
-        Returns:
-            Tensor: S, (G, rows, width), float64.
-        """
-        gram = self.gram / self.weight
-        rho = ridge * gram.diagonal(dim1=-2, dim2=-1).mean(-1)
-        gram.diagonal(dim1=-2, dim2=-1).add_(rho.clamp_min(1e-30)[:, None])
-        factor = torch.linalg.cholesky(gram)
-        return torch.cholesky_solve((self.cross / self.weight).transpose(1, 2), factor).transpose(
-            1, 2
-        )
+    teacher: int
+    students: Tuple[Tuple[int, float], ...]
+    num_images: int
 
 
-class PairCalibration:
-    """One pass that solves the denoisers of a model, layer after layer.
+class PairPass:
+    """Solves the denoisers of a model, layer after layer, in one pass over pairs.
+
+    The teacher is the stock network on the clean image; the student, whose earlier layers are
+    denoised already, sees the degraded and, with the share κ, the clean one.
 
     Args:
         model (nn.Module): With denoisers of measured noise.
-        streams (dict[str, Stream]): Layers whose target is the residual stream.
-        keep_clean (float): κ, the share of clean pairs.
-        ridge (float): Of layers that are solved by their own input.
+        streams (dict[str, Stream]): Layers that write to a residual stream, by the names of
+            :func:`mmdenoiserep.denoisers`: their target is the teacher's stream behind them. The
+            others' is their own input.
+        keep_clean (float): κ in [0, 1].
+        ridge (float): Of layers whose target is their own input.
         stream_ridge (float): Of those that write to a stream.
-        max_tokens (int): Tokens per image and layer.
+        max_tokens (int, optional): Tokens per image and layer; None takes all.
+        method (str): 'pairs', or 'transport', which needs none: clean and degraded may be
+            different images then.
+        seed (int): Draws tokens.
     """
 
     def __init__(
         self,
         model: nn.Module,
         streams: Dict[str, Stream],
-        keep_clean: float = 0.5,
-        ridge: float = 0.1,
-        stream_ridge: float = 3.0,
+        keep_clean: float,
+        ridge: float,
+        stream_ridge: float,
         max_tokens: Optional[int] = 256,
+        method: str = 'pairs',
         seed: int = 0,
     ) -> None:
         self.model = model
         self.modules = denoisers(model)
-        self.layers = {name: model.get_submodule(name) for name in self.modules}
-        self.streams = streams
+        self.streams = streams if method == 'pairs' else {}
         self.keep_clean = keep_clean
         self.ridge = ridge
         self.stream_ridge = stream_ridge
         self.max_tokens = max_tokens
-        self.seed = seed
-        self.log: Dict[str, float] = {}
+        self.method = method
+        self.generator = torch.Generator().manual_seed(seed)
+        self._seen: Dict[Tuple[int, str], Tensor] = {}
+        self._moments: Dict[str, PairMoments] = {}
 
     @torch.no_grad()
-    def run(self, pairs: Sequence[Pair]) -> None:
-        """Solve all denoisers from pairs."""
-        jobs, self.roles = [], []
-        for i, pair in enumerate(pairs):
+    def run(self, pairs: Sequence[Pair], more: bool = False) -> None:
+        """Solve all denoisers, in place.
+
+        Args:
+            pairs (Sequence[Pair]): Their activations are in memory at once.
+            more (bool): Whether further pairs will follow, in another call: what these say of a
+                layer is then kept and added to what those say. Defaults to False.
+
+        Raises:
+            ValueError: If features are not finite, or images take different paths.
+        """
+        self._keep = more or bool(self._moments)
+        jobs: List[Job] = []
+        self._batches: List[_Batch] = []
+        for pair in pairs:
             jobs.append(self._job(pair.clean, pair, bypass=True))
-            students = []
-            if self.keep_clean < 1:
-                students.append((len(jobs), 1 - self.keep_clean))
-                jobs.append(self._job(pair.degraded, pair, bypass=False))
-            if self.keep_clean > 0:
-                students.append((len(jobs), self.keep_clean))
-                jobs.append(self._job(pair.clean, pair, bypass=False))
-            self.roles.append((len(jobs) - len(students) - 1, students, len(pair.clean)))
-        self.seen: Dict[Tuple[int, str], Tensor] = {}
-        self.generator = torch.Generator().manual_seed(self.seed)
+            teacher, students = len(jobs) - 1, []
+            sides = ((pair.degraded, 1 - self.keep_clean), (pair.clean, self.keep_clean))
+            for inputs, weight in sides[: 1 if self.method == 'transport' else 2]:
+                if weight > 0:
+                    students.append((len(jobs), weight))
+                    jobs.append(self._job(inputs, pair, bypass=False))
+            self._batches.append(_Batch(teacher, tuple(students), len(pair.clean)))
         handles = self._watch_streams()
         try:
-            run_in_lockstep(self.modules, jobs, self._at_layer)
+            run_in_lockstep(self.modules, jobs, self._solve)
         finally:
+            self._seen.clear()
             for handle in handles:
                 handle.remove()
 
     def _job(self, inputs: Tensor, pair: Pair, bypass: bool) -> Job:
         def run() -> None:
-            with torch.no_grad():
+            with torch.no_grad():  # which belongs to a thread
                 run_backbone(self.model, inputs, pair.data_samples)
 
         return Job(run, bypass)
 
     def _watch_streams(self) -> list:
-        import threading
-
         handles = []
         for name, stream in self.streams.items():
-            module = self.model.get_submodule(stream.module)
 
             def keep(_, args, output=None, name=name, side=stream.side):
                 value = args[0] if side == 'input' else output
-                self.seen[threading.get_ident(), name] = value
+                self._seen[threading.get_ident(), name] = value
 
-            register = (
-                module.register_forward_pre_hook
-                if stream.side == 'input'
-                else module.register_forward_hook
-            )
-            handles.append(register(keep))
+            module = self.model.get_submodule(stream.module)
+            if stream.side == 'input':
+                handles.append(module.register_forward_pre_hook(keep))
+            else:
+                handles.append(module.register_forward_hook(keep))
         return handles
 
-    def _at_layer(self, name: str, inputs: List[Tensor], idents: List[int]) -> None:
-        denoiser, layer = self.modules[name], self.layers[name]
-        stream = self.streams.get(name)
-        original = layer.parametrizations.weight.original
+    def _solve(self, name: str, inputs: List[Tensor], threads: List[int]) -> None:
+        """Solve a layer at which all jobs have paused."""
+        denoiser, stream = self.modules[name], self.streams.get(name)
+        layer = self.model.get_submodule(name)
         groups, width, _ = denoiser.weight.shape
-        flat = original.reshape(groups, -1, width)
-        rows = flat.shape[1] if stream else width
-        moments = PairMoments(groups, width, rows, original.device)
-        for teacher, students, count in self.roles:
-            x = inputs[teacher]
-            spatial = isinstance(layer, nn.Conv2d) and (denoiser.spatial or stream is not None)
-            total = (
-                output_size(x, layer).numel()
-                if spatial
-                else x.numel() // x.shape[denoiser.channel_dim]
-            )
-            index = draw(total, self.max_tokens and self.max_tokens * count, self.generator)
-
-            def take(value):
-                if denoiser.spatial:
-                    return take_patches(value, layer, index)
-                return take_tokens(value, denoiser.channel_dim, index)
-
-            z = take(x).float()
-            for student, weight in students:
-                z_student = take(inputs[student]).float()
+        flat = layer.parametrizations.weight.original.reshape(groups, -1, width)
+        rows = width if stream is None else flat.shape[1]
+        moments = self._moments.get(name) or PairMoments(groups, width, rows, flat.device)
+        for batch in self._batches:
+            index = self._draw(denoiser, layer, inputs[batch.teacher], stream, batch.num_images)
+            z = _take(denoiser, layer, inputs[batch.teacher], index)
+            for student, weight in batch.students:
+                z_student = _take(denoiser, layer, inputs[student], index)
+                if self.method == 'transport':
+                    moments.add_unpaired(z, z_student)
+                    continue
                 gain = z - z_student
                 if stream is not None:
-                    s, s_student = (
-                        take_tokens(self.seen[idents[j], name], denoiser.channel_dim, index)
-                        for j in (teacher, student)
-                    )
-                    scale = stream.scale.to(s)
-                    gain = (
-                        torch.einsum('kgc,goc->kgo', gain.reshape(-1, groups, width), flat).reshape(
-                            len(gain), -1
+                    gain = _apply(flat, gain)
+                    u, u_student = (
+                        take_tokens(
+                            self._seen.pop((threads[job], name))
+                            if job == student
+                            else self._seen[threads[job], name],
+                            denoiser.channel_dim,
+                            index,
                         )
-                        + (s - s_student) / scale
+                        for job in (batch.teacher, student)
                     )
+                    gain = gain + (u - u_student).float() / stream.scale.to(gain)
                 moments.add(z_student, gain, weight)
+        if self._keep:
+            self._moments[name] = moments.clone()
         moments.merge()
-        solution = moments.solve(self.stream_ridge if stream else self.ridge)
-        if stream is not None:
-            wanted = solution
-            solution = torch.linalg.pinv(flat.double(), rtol=1e-4) @ wanted
-            self.log[name] = ((flat.double() @ solution - wanted).norm() / wanted.norm()).item()
-        denoiser.weight.copy_(-solution)
+        try:
+            if self.method == 'transport':
+                change = moments.transport(self.ridge)
+            elif stream is None:
+                change = moments.regress(self.ridge)
+            else:
+                change = moments.regress(self.stream_ridge)
+                # W' = W + S as W A: exact where the weight has full row rank.
+                change = torch.linalg.pinv(flat.double(), rtol=RANK) @ change
+        except (ValueError, torch.linalg.LinAlgError) as error:
+            raise ValueError(f'layer {name!r}: {error}') from None
+        denoiser.weight.copy_(-change)
+
+    def _draw(
+        self,
+        denoiser: Denoiser,
+        layer: nn.Module,
+        x: Tensor,
+        stream: Optional[Stream],
+        num_images: int,
+    ) -> Optional[Tensor]:
+        """The positions to look at: of the output where it matters, else of the input."""
+        of_output = isinstance(layer, nn.Conv2d) and (denoiser.spatial or stream is not None)
+        if of_output:
+            total = output_size(x, layer).numel()
+        else:
+            total = x.numel() // x.shape[denoiser.channel_dim]
+        count = None if self.max_tokens is None else self.max_tokens * num_images
+        index = draw(total, count, self.generator)
+        return None if index is None else index.to(x.device)
+
+
+def _take(denoiser: Denoiser, layer: nn.Module, x: Tensor, index: Optional[Tensor]) -> Tensor:
+    if denoiser.spatial:
+        return take_patches(x, layer, index).float()
+    return take_tokens(x, denoiser.channel_dim, index).float()
+
+
+def _apply(flat: Tensor, tokens: Tensor) -> Tensor:
+    """A grouped weight (G, rows, width) applied to tokens (K, G·width)."""
+    groups, _, width = flat.shape
+    grouped = tokens.reshape(-1, groups, width)
+    return torch.einsum('kgw,grw->kgr', grouped, flat.to(tokens)).reshape(len(tokens), -1)

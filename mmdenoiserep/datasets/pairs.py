@@ -1,18 +1,15 @@
 """Pairs of a clean image and its degraded version, under one pipeline."""
 
 import copy
-import os.path as osp
-import random
 from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
-import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch.utils.data import Dataset
 
 from ..registry import DATASETS
-from ..transforms.degrade import noise_transform
+from ..transforms.degrade import noise_transform, seeded
 
 
 @DATASETS.register_module()
@@ -28,6 +25,7 @@ class PairDataset(Dataset):
         noise (Sequence[str | dict]): See :func:`mmdenoiserep.transforms.noise_transform`.
         degraded (str, optional): A folder to take the degraded images from instead, under the
             clean images' names.
+        fresh (bool): Whether named noise is drawn anew each time, for training. Defaults to False.
 
     Raises:
         ValueError: If a noise is unknown, the pipeline loads no image, or the two images of a pair
@@ -40,12 +38,15 @@ class PairDataset(Dataset):
         dataset: dict,
         noise: Sequence[Union[str, dict]] = (),
         degraded: Optional[str] = None,
+        fresh: bool = False,
     ) -> None:
         if bool(noise) == bool(degraded):
             raise ValueError('give either noise or a folder of degraded images')
         steps = [noise_transform(n) for n in noise] or [
             dict(type='mmdenoiserep.LoadDegraded', folder=degraded)
         ]
+        if fresh:
+            steps = [dict(s, seed=None) if 'severity' in s else s for s in steps]
         self.clean = ROOT_DATASETS.build(copy.deepcopy(dataset))
         self.degraded = [
             ROOT_DATASETS.build(insert_behind_loading(dataset, step)) for step in steps
@@ -62,13 +63,11 @@ class PairDataset(Dataset):
         return len(self.clean)
 
     def __getitem__(self, index: int) -> List[Any]:
-        seed = int(np.random.randint(2**31))
+        seed = str(np.random.randint(2**31))
         pair = []
         for dataset in (self.clean, self.degraded[index % len(self.degraded)]):
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            pair.append(dataset[index])
+            with seeded(seed):  # flips and crops are the same for both
+                pair.append(dataset[index])
         shapes = [tuple(item['inputs'].shape) for item in pair]
         if shapes[0] != shapes[1]:
             raise ValueError(
@@ -112,18 +111,3 @@ def _insert(node: Any, transform: dict) -> int:
         inner = [node.get('dataset'), *(node.get('datasets') or [])]
         return count + sum(_insert(value, transform) for value in inner if value)
     return 0
-
-
-def same_names(clean: str, degraded: str, names: Sequence[str]) -> None:
-    """Refuse two folders in which a clean image has no degraded partner.
-
-    Raises:
-        FileNotFoundError: Naming the first that is missing.
-    """
-    missing = [name for name in names if not osp.isfile(osp.join(degraded, name))]
-    if missing:
-        raise FileNotFoundError(
-            f'{degraded} has no {missing[0]}, which is in {clean}'
-            + (f' (and {len(missing) - 1} more)' if len(missing) > 1 else '')
-            + '; the two folders need the same names'
-        )

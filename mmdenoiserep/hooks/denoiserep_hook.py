@@ -2,7 +2,7 @@
 
 import os.path as osp
 import types
-from typing import Dict, Optional
+from typing import Dict, Optional, Sequence
 
 import torch
 from mmengine.hooks import Hook
@@ -11,6 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from ..apis.fuse import fuse_checkpoint
+from ..apis.pairs import Noise
 from ..calibration import calibrate
 from ..conversion import denoisers
 from ..models.initialization import redirect_init_weights
@@ -26,6 +27,8 @@ from ..training.step import (
     require_grad,
     trained_modules,
 )
+from ..transforms import noise_transform
+from .measured_training import MeasuredTraining, unwrap
 
 MODES = ('label-aug', 'label-free', 'alternating')
 INITS = ('zero', 'calibrated')
@@ -35,13 +38,16 @@ INITS = ('zero', 'calibrated')
 class DenoiseRepHook(Hook):
     r"""Trains the denoisers of a model and freezes the rest.
 
-    In every mode the layers run with the fused weight :math:`W A`: what is trained is what is
-    deployed.
+    In every mode the layers run with the fused weight :math:`W A` (label-free on few tokens with
+    A x, which is the same): what is trained is what is deployed.
 
     - ``label-aug``: Loss = (1 - λ) Loss_l + λ Loss_p, with Loss_l the task's own losses. Only
       the denoisers train; norm layers and the backbone's dropout are in eval mode.
     - ``label-free``: Loss = Loss_p. Runs the backbone alone, without neck, head, labels or a
       graph through it. Annotations may be left out of the pipeline.
+    - With ``noise``, ``label-free`` matches the backbone's output on degraded images to that of
+      the stock weights on the clean ones, and ``label-aug`` sees degraded images and adds λ times
+      that error. The best denoisers by images that were held back are kept.
     - ``alternating``: ``period`` epochs of ``label-free``, then as many in which the base
       network trains on Loss_l through W A while the denoisers are frozen, and so on.
 
@@ -50,6 +56,10 @@ class DenoiseRepHook(Hook):
 
     Args:
         mode (str): See above. Defaults to 'label-aug'.
+        noise (Sequence[str | dict]): Degradations that denoisers of measured noise are to take
+            out: 'gaussian_noise:3', or configs of transforms. Defaults to none: the noise is
+            Gaussian, and added to features.
+        keep_clean (float): κ in [0, 1], the share of clean images with ``noise``. Defaults to 0.5.
         lambda_ (float): λ in [0, 1), used in ``label-aug`` only. Defaults to 0.1.
         period (int): Length of a phase of ``alternating``, in epochs, or in iterations under an
             iteration-based loop. Defaults to 10.
@@ -58,8 +68,10 @@ class DenoiseRepHook(Hook):
         init (str): 'zero' starts at the stock model; 'calibrated' at the closed form, from one pass
             over training images under the test pipeline, as `tools/calibrate.py` makes. Denoisers
             that a checkpoint brings are kept. Defaults to 'zero'.
-        calibration_images (int): Images of that pass, over all processes. Defaults to 512.
-        log_interval (int): Iterations between two logs of the layers' losses. Defaults to 50.
+        calibration_images (int): Images of that pass, over all processes, and with ``noise`` those
+            of which an eighth is held back. Defaults to 512.
+        log_interval (int): Iterations between two logs of the layers' losses, and with ``noise``
+            between two looks at what is held back. Defaults to 50.
         fuse (bool): Whether to write ``fused.pth`` and ``fused.py``, the stock checkpoint and
             config, beside the last checkpoint when training ends. Defaults to True.
 
@@ -72,6 +84,8 @@ class DenoiseRepHook(Hook):
     def __init__(
         self,
         mode: str = 'label-aug',
+        noise: Sequence[Noise] = (),
+        keep_clean: float = 0.5,
         lambda_: float = 0.1,
         period: int = 10,
         max_tokens: Optional[int] = 256,
@@ -88,6 +102,12 @@ class DenoiseRepHook(Hook):
             raise ValueError(
                 f"lambda_ must be in [0, 1), got {lambda_}; lambda_ = 1 is mode='label-free'"
             )
+        if noise and mode == 'alternating':
+            raise ValueError("noise goes with mode='label-free' and mode='label-aug'")
+        if not 0 <= keep_clean <= 1:
+            raise ValueError(f'keep_clean must be in [0, 1], got {keep_clean}')
+        for each in noise:
+            noise_transform(each)  # refuses
         numbers = dict(
             period=period,
             max_tokens=max_tokens,
@@ -98,6 +118,8 @@ class DenoiseRepHook(Hook):
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
         self.mode = mode
+        self.noise = list(noise)
+        self.keep_clean = keep_clean
         self.lambda_ = lambda_
         self.period = period
         self.max_tokens = max_tokens
@@ -126,6 +148,20 @@ class DenoiseRepHook(Hook):
             )
         if self.fuse and self._fusable:
             to_stock_config(runner.cfg)  # refuses now rather than after training
+        self._measured: Optional[MeasuredTraining] = None
+        if self.noise:
+            self._measured = MeasuredTraining(
+                self._modules,
+                self.noise,
+                self.keep_clean,
+                self.calibration_images,
+                self.init == 'calibrated',
+            )
+        elif any(d.cascade.noise == 'measured' for d in denoisers(model).values()):
+            raise ValueError(
+                "the model's denoisers are of measured noise: say which, "
+                "DenoiseRepHook(noise=['gaussian_noise:3'])"
+            )
         fuse_optimizer(getattr(runner.optim_wrapper, 'optimizer', None))
         # The backbone sees to its own; this is for an `init_cfg` of the whole model.
         redirect_init_weights(model)
@@ -139,7 +175,9 @@ class DenoiseRepHook(Hook):
         # Here and not in `before_run`: EMAHook copies the model there, and a copy must not
         # record losses.
         untrained = not any(m.weight.any() for m in self._modules.values())
-        if self.init == 'calibrated' and self._fusable and untrained:
+        if self._measured is not None:
+            self._measured.prepare(runner, _unwrapped(runner))
+        elif self.init == 'calibrated' and self._fusable and untrained:
             self._calibrate(runner)
         _install_forward(_unwrapped(runner), self)
 
@@ -161,6 +199,10 @@ class DenoiseRepHook(Hook):
         data_batch: Optional[dict] = None,
         outputs: Optional[dict] = None,
     ) -> None:
+        if self._measured is not None:
+            if self.every_n_train_iters(runner, self.log_interval):
+                self._measured.judge(runner, _unwrapped(runner))
+            return
         if not self._noise_losses:
             return
         mean = torch.stack(list(self._noise_losses.values())).mean()
@@ -183,17 +225,25 @@ class DenoiseRepHook(Hook):
         model = _unwrapped(runner)
         vars(model).pop('forward', None)
         self._noise_losses = {}
+        last = runner.message_hub.get_info('last_ckpt')
+        if self._measured is not None:
+            self._measured.judge(runner, model)
+            last = self._measured.restore_best(runner, model)
         if self.fuse and self._fusable and runner.rank == 0:
-            self._write_fused(runner)
+            self._write_fused(runner, last)
 
     def losses(self, model: nn.Module, forward, args: tuple, kwargs: dict) -> dict:
         """The loss dict of one training step; ``forward`` is the model's own."""
         self._noise_losses = {}
-        if self.phase == 'base' or (self.phase == 'label-aug' and self.lambda_ == 0):
+        plain = self.phase == 'label-aug' and self.lambda_ == 0 and self._measured is None
+        if self.phase == 'base' or plain:
             return forward(*args, **kwargs)
+        inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
+        data_samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
+        if self._measured is not None:
+            lambda_ = 1.0 if self.phase == 'label-free' else self.lambda_
+            return self._measured.losses(model, inputs, data_samples, lambda_, forward).total
         if self.phase == 'label-free':
-            inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
-            data_samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
             run = lambda: run_backbone(model, inputs, data_samples)  # noqa: E731
             lambda_ = 1.0
         else:
@@ -234,8 +284,7 @@ class DenoiseRepHook(Hook):
         count = calibrate(_unwrapped(runner), loader, share)
         runner.logger.info(f'DenoiseRep: calibrated on {count * runner.world_size} images')
 
-    def _write_fused(self, runner: Runner) -> None:
-        last = runner.message_hub.get_info('last_ckpt')
+    def _write_fused(self, runner: Runner, last: Optional[str]) -> None:
         if last is None or not osp.isfile(last):
             runner.logger.warning(
                 'no local checkpoint was saved, so none is fused; use tools/fuse_ckpt.py'
@@ -246,7 +295,7 @@ class DenoiseRepHook(Hook):
 
 
 def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return unwrap(runner.model)
 
 
 def _install_forward(model: nn.Module, hook: DenoiseRepHook) -> None:

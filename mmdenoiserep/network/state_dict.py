@@ -74,5 +74,6 @@ def refuse_other_steps(state_dict: dict, prefix: str, own: Tensor) -> None:
     raise RuntimeError(
         f'the denoiser of {prefix.split(".parametrizations.")[0]!r} was trained with [step, '
         f'num_steps, beta_start, beta_end, factor] = {saved.tolist()}, but the config gives '
-        f"{own.tolist()}; use the targets, the steps and the schedule of the checkpoint's own config"
+        f'{own.tolist()}; use the targets, the steps and the schedule of the config that the '
+        'checkpoint comes from'
     )

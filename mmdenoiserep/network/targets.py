@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .layers import is_denoisable, is_depthwise, unknown_layer_message
 from .probe import probe_calls
+from .streams import find_streams
 
 #: The feed-forward layers of transformers, under the names that OpenMMLab, timm and torchvision
 #: give them. A name has to match in full, so SwinV2's ``cpb_mlp``, which sees coordinates and no
@@ -21,6 +22,7 @@ def select_layers(
     targets: Optional[Sequence[str]] = None,
     depthwise: bool = False,
     example: Optional[Tensor] = None,
+    measured: bool = False,
 ) -> List[str]:
     """Names of the layers to denoise, in the order in which data passes them.
 
@@ -30,6 +32,8 @@ def select_layers(
         ValueError: If a target matches no layer that can be denoised, one that is never called,
             or one that shares its weight.
     """
+    if measured and targets is None:
+        return _measured_layers(model, example)
     layers = {name: m for name, m in model.named_modules() if is_denoisable(m)}
     if not depthwise:
         layers = {name: m for name, m in layers.items() if not is_depthwise(m)}
@@ -71,6 +75,26 @@ def select_layers(
     if not names:
         raise ValueError(f'no layer of {type(model).__name__} is left to denoise; give `targets`')
     return names
+
+
+def _measured_layers(model: nn.Module, example: Optional[Tensor]) -> List[str]:
+    """What measured noise is taken out at, by default.
+
+    In a network whose Linear layers write to a residual stream: those, and the stem. A branch's
+    input may be denoised and the noise still passes by on the stream, and what is shrunk is wrong
+    for the nonlinearity behind it. Elsewhere every layer, the stem and depthwise ones included.
+    """
+    layers = {name: m for name, m in model.named_modules() if is_denoisable(m)}
+    calls = probe_calls(model, list(layers), example)
+    tied = _shared_weights(model)
+    names = [n for n in calls if layers[n].weight not in tied]
+    writers = {n for n in find_streams(model, names, example) if isinstance(layers[n], nn.Linear)}
+    if writers:
+        stem = {n for n in names if isinstance(layers[n], nn.Conv2d) and calls[n].takes_model_input}
+        names = [n for n in names if n in writers | stem]
+    if not names:
+        raise ValueError(f'{type(model).__name__} has no Linear or Conv2d layer to denoise')
+    return sorted(names, key=lambda name: calls[name].position)
 
 
 def _shared_weights(model: nn.Module) -> Set[Tensor]:

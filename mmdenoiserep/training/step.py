@@ -111,9 +111,7 @@ def denoising_losses(
                 )
     if not noise:
         raise ValueError('no layer that has a denoiser was run: there is nothing to train on')
-    total = {
-        key: _scaled(value, 1 - lambda_) if 'loss' in key else value for key, value in task.items()
-    }
+    total = scaled(task, 1 - lambda_)
     total['loss_denoise'] = lambda_ * torch.stack(list(noise.values())).sum()
     return Losses(total, {name: loss.detach() for name, loss in noise.items()})
 
@@ -123,5 +121,10 @@ def _has_graph(value: Any) -> bool:
     return any(isinstance(v, Tensor) and v.requires_grad for v in values)
 
 
-def _scaled(value: Any, factor: float) -> Any:
-    return [factor * v for v in value] if isinstance(value, (list, tuple)) else factor * value
+def scaled(losses: Dict[str, Any], factor: float) -> Dict[str, Any]:
+    """A dict of losses with those scaled that have 'loss' in their name."""
+
+    def times(value: Any) -> Any:
+        return [factor * v for v in value] if isinstance(value, (list, tuple)) else factor * value
+
+    return {key: times(value) if 'loss' in key else value for key, value in losses.items()}

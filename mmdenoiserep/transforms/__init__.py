@@ -1,3 +1,13 @@
+"""Transforms of images, for the pipelines of any package of OpenMMLab."""
+
+from importlib.util import find_spec
+
 from .degrade import Degrade, noise_transform
 
 __all__ = ['Degrade', 'noise_transform']
+
+# torch and MMEngine suffice for the rest.
+if find_spec('mmcv') is not None:
+    from .load_degraded import LoadDegraded
+
+    __all__ += ['LoadDegraded']

@@ -5,9 +5,11 @@ import json
 import random
 import warnings
 from contextlib import contextmanager
-from typing import Iterator, Tuple, Union
+from typing import Iterator, Optional, Tuple, Union
 
 import numpy as np
+import torch
+
 from ..registry import TRANSFORMS
 
 #: Michaelis et al.'s benchmark (arXiv 1907.07484), in its order; then its four further ones.
@@ -43,14 +45,15 @@ class Degrade:
     Args:
         corruption (str): One of ``BENCHMARK`` or ``HOLDOUT``.
         severity (int): 1 to 5.
-        seed (int): Another one gives other noise. Defaults to 0.
+        seed (int, optional): Another one gives other noise. None draws it anew each time, from
+            Python's and NumPy's generators. Defaults to 0.
 
     Raises:
         ValueError: If the corruption or severity is unknown.
         ImportError: If `imagecorruptions` is not installed.
     """
 
-    def __init__(self, corruption: str, severity: int = 3, seed: int = 0) -> None:
+    def __init__(self, corruption: str, severity: int = 3, seed: Optional[int] = 0) -> None:
         known = (*BENCHMARK, *HOLDOUT)
         if corruption not in known:
             raise ValueError(f'there is no corruption {corruption!r}; there are {", ".join(known)}')
@@ -74,7 +77,8 @@ class Degrade:
         # By the last two parts of the path: the same wherever the data set lies.
         name = '/'.join(str(results.get('img_path', '')).replace('\\', '/').split('/')[-2:])
         text = f'{self.seed} {self.corruption} {self.severity} {name}'
-        with seeded(text), warnings.catch_warnings():
+        # Flips and crops behind are not to depend on what the noise has drawn.
+        with seeded(None if self.seed is None else text), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of its libraries
             degraded = corrupt(image, corruption_name=self.corruption, severity=self.severity)
         results['img'] = degraded.astype(image.dtype)
@@ -115,17 +119,23 @@ def noise_transform(noise: Union[str, dict]) -> dict:
 
 
 @contextmanager
-def seeded(text: str) -> Iterator[None]:
-    """Draw from generators seeded by a text while the context is open; then as before."""
-    before = random.getstate(), np.random.get_state()
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
-    random.seed(seed)
-    np.random.seed(seed)
+def seeded(text: Optional[str]) -> Iterator[None]:
+    """Draw from generators seeded by a text while the context is open; then as before.
+
+    Without a text they are not seeded, and go on from where they were when the context opened.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    if text is not None:
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
 
 
 def name_of(noise: Union[str, dict]) -> Tuple[str, int]:

@@ -1,0 +1,120 @@
+"""From a stock checkpoint to a robust stock checkpoint: calibration on measured noise."""
+
+import os.path as osp
+from typing import NamedTuple, Optional, Sequence, Union
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import get_dist_info, init_dist
+from mmengine.logging import print_log
+
+from ..calibration import MeasuredReport, calibrate_measured
+from ..stock.config import is_denoiserep_config, to_denoiserep_config, to_stock_config
+from .calibrate import CalibrationReport, load_stock_model, write_unfused
+from .fuse import FusionReport, check_out, fuse_model
+from .pairs import Noise, load_pairs
+
+
+class RobustReport(NamedTuple):
+    """What was found, and what was written."""
+
+    measured: MeasuredReport
+    written: Union[FusionReport, CalibrationReport]
+
+    def __str__(self) -> str:
+        return f'{self.measured}\n{self.written}'
+
+
+def to_measured_config(config: Config, targets: Optional[Sequence[str]] = None) -> Config:
+    """A stock config with denoisers of measured noise in its backbone.
+
+    Raises:
+        ValueError: See :func:`mmdenoiserep.to_denoiserep_config`.
+    """
+    config = to_denoiserep_config(config, targets=targets)
+    config.model.backbone.update(noise='measured', reach='kernel')
+    return config
+
+
+def calibrate_measured_checkpoint(
+    config: Config,
+    checkpoint: str,
+    out: str,
+    noise: Sequence[Noise] = (),
+    degraded: Optional[str] = None,
+    keep_clean: float = 0.5,
+    num_images: int = 256,
+    images: Optional[str] = None,
+    fuse: bool = False,
+    max_tokens: Optional[int] = 256,
+    images_per_pass: Optional[int] = None,
+    method: str = 'pairs',
+    seed: int = 0,
+    launcher: str = 'none',
+) -> Optional[RobustReport]:
+    """Make a checkpoint robust to degradations that are measured on unlabelled images.
+
+    Args:
+        config (Config): A stock config, or a DenoiseRep config of measured noise.
+        checkpoint (str): A stock checkpoint.
+        out (str): Where the result is written, ``*.pth``, with its config beside it.
+        noise (Sequence[str | dict]): Degradations: 'gaussian_noise:3', or configs of transforms.
+        degraded (str, optional): A folder of degraded images instead, under the names of those in
+            ``images``.
+        keep_clean (float): κ, the share of the clean images. Defaults to 0.5.
+        num_images (int): Images, over all processes. Defaults to 256.
+        images (str, optional): A folder of clean images instead of the training set.
+        fuse (bool): Whether to write a stock checkpoint and config. Defaults to False.
+        max_tokens (int, optional): Tokens per image and layer. Defaults to 256; None takes all.
+        images_per_pass (int, optional): Images whose activations are in memory at once. Defaults
+            to all.
+        method (str): 'pairs', or 'transport', which needs no pairs.
+        seed (int): Chooses images and tokens. Defaults to 0.
+        launcher (str): Of MMEngine's launchers. Defaults to 'none'.
+
+    Returns:
+        RobustReport | None: What was found and written; None on other processes than the first.
+
+    Raises:
+        FileNotFoundError: If a file or folder is missing.
+        ValueError: If the checkpoint does not fit, pairs do not match, or nothing that was tried is
+            better than the stock network on images that were held back. Nothing is written then.
+    """
+    check_out(out, checkpoint)
+    if num_images < 1:
+        raise ValueError(f'num_images must be at least 1, got {num_images}')
+    for folder in (images, degraded):
+        if folder and not osp.isdir(folder):
+            raise FileNotFoundError(f'there is no folder {folder}')
+    if degraded and not images:
+        raise ValueError('a folder of degraded images needs one of clean images (--clean)')
+    config = config if is_denoiserep_config(config) else to_measured_config(config)
+    if config.model.backbone.get('noise') != 'measured':
+        raise ValueError("the config's denoisers are not of measured noise (noise='measured')")
+    if fuse:
+        to_stock_config(config)  # refuses before anything is loaded
+    if launcher != 'none':
+        init_dist(launcher)
+    rank, world_size = get_dist_info()
+    model, dataset_meta = load_stock_model(config, checkpoint)
+    model.to(get_device()).eval()
+    share = -(-num_images // world_size)
+    pairs, held_back = load_pairs(config, model, noise, share, degraded, images, seed)
+    report = calibrate_measured(
+        model,
+        pairs,
+        held_back,
+        keep_clean,
+        max_tokens=max_tokens,
+        images_per_pass=images_per_pass,
+        method=method,
+        seed=seed,
+        progress=lambda text: print_log(text, 'current'),
+    )
+    if rank:
+        return None
+    model.cpu()
+    if fuse:
+        return RobustReport(report, fuse_model(config, model, out, dataset_meta))
+    count = world_size * sum(len(pair.clean) for pair in [*pairs, *held_back])
+    return RobustReport(report, write_unfused(config, model, out, dataset_meta, count))

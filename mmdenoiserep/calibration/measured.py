@@ -1,0 +1,180 @@
+"""Calibration on measured noise: solve, judge at the output, keep what is better than stock."""
+
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..conversion import denoisers
+from ..denoiser import Denoiser
+from ..network.streams import Stream, find_streams
+from ..stock.model import backbone_of
+from .judge import OutputError, output_error
+from .pairs import Pair, PairPass
+
+#: Ridges of layers that are solved by their own input, and of those that write to a stream.
+RIDGES = ((0.01, 1.0), (0.1, 3.0))
+#: Strengths η of what was solved: A = I + η (A* − I).
+STRENGTHS = (1.0, 0.75, 0.5)
+#: Lines of the table of groups, at most.
+GROUPS = 8
+
+
+class Choice(NamedTuple):
+    """A pass, and what it came to on pairs that were held back."""
+
+    ridge: float
+    stream_ridge: float
+    strength: float
+    error: OutputError
+
+
+class MeasuredReport(NamedTuple):
+    """What :func:`calibrate_measured` did.
+
+    Attributes:
+        stock (OutputError): Of the stock network.
+        chosen (Choice): What the model has now.
+        tried (list[Choice]): Everything that was tried.
+        groups (list[tuple[str, int, OutputError]]): By group of layers, in the order of the data:
+            its name, its denoisers, and the error with it and all groups before.
+    """
+
+    stock: OutputError
+    chosen: Choice
+    tried: List[Choice]
+    groups: List[Tuple[str, int, OutputError]]
+
+    def __str__(self) -> str:
+        rows = [('stock', 0, self.stock), *self.groups]
+        width = max(len(name) for name, _, _ in rows)
+        lines = [
+            'error of the output, held-back images (0: the stock features of the clean image)',
+            f'{"layers up to":<{width}}  denoisers  degraded  clean',
+        ]
+        lines += [f'{n:<{width}}  {k:>9}  {e.degraded:>8.3f}  {e.clean:>5.3f}' for n, k, e in rows]
+        if self.chosen.strength != 1:
+            lines.append(f'strength {self.chosen.strength} of what was solved')
+        return '\n'.join(lines)
+
+
+@torch.no_grad()
+def calibrate_measured(
+    model: nn.Module,
+    pairs: Sequence[Pair],
+    held_back: Sequence[Pair],
+    keep_clean: float = 0.5,
+    ridges: Sequence[Tuple[float, float]] = RIDGES,
+    strengths: Sequence[float] = STRENGTHS,
+    max_tokens: Optional[int] = 256,
+    images_per_pass: Optional[int] = None,
+    method: str = 'pairs',
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda text: None,
+) -> MeasuredReport:
+    """Set the denoisers of a model so that it sees degraded images as the stock network sees clean.
+
+    Ridge and strength are chosen by the error of the backbone's output on pairs that were held
+    back: a layer's own error does not tell what a network makes of it. No label is used.
+
+    Args:
+        model (nn.Module): With denoisers of measured noise, all zero. Changed in place.
+        pairs (Sequence[Pair]): What denoisers are solved on.
+        held_back (Sequence[Pair]): What they are judged on.
+        keep_clean (float): κ, the share of the clean images in both. Defaults to 0.5.
+        ridges (Sequence[tuple[float, float]]): Candidates for the ridges of
+            :class:`.pairs.PairPass`.
+        strengths (Sequence[float]): Candidates for η.
+        max_tokens (int, optional): Tokens per image and layer. Defaults to 256.
+        images_per_pass (int, optional): Images whose activations are in memory at once. Defaults to
+            all.
+        method (str): 'pairs' or 'transport'.
+        seed (int): Draws tokens.
+        progress (Callable): Called with a line for each thing that is done.
+
+    Returns:
+        MeasuredReport: What was tried and chosen.
+
+    Raises:
+        ValueError: If nothing that was tried is better than the stock network. The denoisers are
+            zero then.
+    """
+    modules = denoisers(model)
+    if not modules:
+        raise ValueError(f'{type(model).__name__} has no denoisers to calibrate')
+    if not 0 <= keep_clean <= 1:
+        raise ValueError(f'keep_clean must be in [0, 1], got {keep_clean}')
+    if not pairs or not held_back:
+        raise ValueError('there are too few images: some are solved on and some held back')
+    model.eval()
+    streams = streams_of(model, modules, held_back[0].clean[:1])
+    stock = output_error(model, modules, held_back)
+    progress(f'stock: {_spell(stock)}; {len(streams)} of {len(modules)} layers write to a stream')
+    tried: List[Choice] = []
+    best: Optional[Dict[str, Tensor]] = None
+    chosen: Optional[Choice] = None
+    for ridge, stream_ridge in ridges:
+        _reset(modules)
+        options = (keep_clean, ridge, stream_ridge, max_tokens, method, seed)
+        solver = PairPass(model, streams, *options)
+        parts = _parts(pairs, images_per_pass)
+        for i, part in enumerate(parts):
+            solver.run(part, more=i + 1 < len(parts))
+        solved = {name: d.weight.clone() for name, d in modules.items()}
+        for strength in strengths:
+            for name, denoiser in modules.items():
+                denoiser.weight.copy_(strength * solved[name])
+            error = output_error(model, modules, held_back)
+            tried.append(Choice(ridge, stream_ridge, strength, error))
+            progress(f'ridge {ridge:g}, {stream_ridge:g}, strength {strength:g}: {_spell(error)}')
+            if chosen is None or error.total(keep_clean) < chosen.error.total(keep_clean):
+                chosen, best = tried[-1], {n: d.weight.clone() for n, d in modules.items()}
+    _reset(modules)
+    if not chosen.error.total(keep_clean) < stock.total(keep_clean):
+        raise ValueError(
+            f'nothing that was tried is better than the stock network on held-back images: '
+            f'{_spell(stock)} without, {_spell(chosen.error)} with denoisers'
+        )
+    groups = []
+    for label, names in _groups(modules):
+        for name in names:
+            modules[name].weight.copy_(best[name])
+        groups.append((label, len(names), output_error(model, modules, held_back)))
+    return MeasuredReport(stock, chosen, tried, groups)
+
+
+def streams_of(
+    model: nn.Module, modules: Dict[str, Denoiser], example: Tensor
+) -> Dict[str, Stream]:
+    """The streams of a model's backbone, by the names that its layers have in the model."""
+    backbone = backbone_of(model)
+    prefix = next(f'{n}.' if n else '' for n, m in model.named_modules() if m is backbone)
+    names = [name[len(prefix) :] for name in modules if name.startswith(prefix)]
+    return {
+        prefix + name: stream._replace(module=(prefix + stream.module).rstrip('.'))
+        for name, stream in find_streams(backbone, names, example).items()
+    }
+
+
+def _reset(modules: Dict[str, Denoiser]) -> None:
+    for denoiser in modules.values():
+        denoiser.weight.zero_()
+
+
+def _parts(pairs: Sequence[Pair], limit: Optional[int]) -> List[Sequence[Pair]]:
+    if limit is None:
+        return [pairs]
+    count = max(1, limit // max(len(pair.clean) for pair in pairs))
+    return [pairs[i : i + count] for i in range(0, len(pairs), count)]
+
+
+def _groups(modules: Dict[str, Denoiser]) -> List[Tuple[str, List[str]]]:
+    """Consecutive layers of about equal number, named by the last of them."""
+    names = list(modules)
+    size = -(-len(names) // GROUPS)
+    parts = [names[i : i + size] for i in range(0, len(names), size)]
+    return [(part[-1], part) for part in parts]
+
+
+def _spell(error: OutputError) -> str:
+    return f'output error {error.degraded:.3f} degraded, {error.clean:.3f} clean'

@@ -1,0 +1,100 @@
+"""What a layer's denoiser is solved from: moments of its input in the student, and of its gain."""
+
+import copy
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor
+
+#: Tokens that are multiplied in float32 before they are added in float64.
+BLOCK = 4096
+
+
+class PairMoments:
+    r"""E[z̃ z̃ᵀ], E[g z̃ᵀ] and E[z zᵀ], summed over any number of tokens.
+
+    z̃ is the layer's input in the student, z that in the teacher, and g what a linear map of z̃ is
+    to add: z − z̃, or for a layer that writes to a residual stream what its output is to gain.
+
+    Args:
+        groups (int): Groups G of the layer.
+        width (int): Entries of z in a group.
+        rows (int): Entries of g in a group.
+        device (torch.device): Where the sums are.
+    """
+
+    def __init__(self, groups: int, width: int, rows: int, device: torch.device) -> None:
+        self.gram = torch.zeros(groups, width, width, dtype=torch.float64, device=device)
+        self.clean = torch.zeros_like(self.gram)
+        self.cross = torch.zeros(groups, rows, width, dtype=torch.float64, device=device)
+        self.weight = torch.zeros((), dtype=torch.float64, device=device)
+
+    def add(self, z: Tensor, gain: Tensor, weight: float) -> None:
+        """Add tokens z̃ (K, G·width) and their gains (K, G·rows), float32."""
+        groups, rows, width = self.cross.shape
+        for a, b in zip(z.split(BLOCK), gain.split(BLOCK)):
+            a = a.reshape(-1, groups, width).transpose(0, 1)
+            b = b.reshape(-1, groups, rows).transpose(0, 1)
+            self.gram += weight * (a.transpose(1, 2) @ a)
+            self.cross += weight * (b.transpose(1, 2) @ a)
+        self.weight += weight * len(z)
+
+    def add_unpaired(self, z: Tensor, z_student: Tensor) -> None:
+        """Add tokens of the teacher and of the student that show different images."""
+        groups, _, width = self.cross.shape
+        for total, tokens in ((self.clean, z), (self.gram, z_student)):
+            for block in tokens.split(BLOCK):
+                block = block.reshape(-1, groups, width).transpose(0, 1)
+                total += block.transpose(1, 2) @ block / len(tokens)
+        self.weight += 1
+
+    def clone(self) -> 'PairMoments':
+        """A copy of the sums."""
+        return copy.deepcopy(self)
+
+    def merge(self) -> None:
+        """Add up what the processes of a distributed run have seen."""
+        for total in (self.gram, self.clean, self.cross, self.weight):
+            all_reduce(total)
+
+    def regress(self, ridge: float) -> Tensor:
+        r"""argmin over S of E‖g − S z̃‖² + ρ‖S‖², ρ = ridge · mean of E[z̃ z̃ᵀ]'s diagonal.
+
+        With g = z − z̃: A* = I + S = (E[z z̃ᵀ] + ρI)(E[z̃ z̃ᵀ] + ρI)⁻¹.
+
+        Returns:
+            Tensor: S, (G, rows, width), float64.
+        """
+        factor = torch.linalg.cholesky(_with_ridge(self.gram / self.weight, ridge))
+        cross = (self.cross / self.weight).transpose(1, 2)
+        return torch.cholesky_solve(cross, factor).transpose(1, 2)
+
+    def transport(self, ridge: float) -> Tensor:
+        r"""A − I of the optimal transport map between the two Gaussians: no pairs are needed.
+
+        :math:`A = \tilde M^{-1/2} (\tilde M^{1/2} M \tilde M^{1/2})^{1/2} \tilde M^{-1/2}`.
+
+        Returns:
+            Tensor: (G, width, width), float64.
+        """
+        student = _with_ridge(self.gram / self.weight, ridge)
+        teacher = _with_ridge(self.clean / self.weight, ridge)
+        root, inverse = _power(student, 0.5), _power(student, -0.5)
+        transport = inverse @ _power(root @ teacher @ root, 0.5) @ inverse
+        return transport - torch.eye(transport.shape[-1]).to(transport)
+
+
+def _with_ridge(moment: Tensor, ridge: float) -> Tensor:
+    moment = moment.clone()
+    diagonal = moment.diagonal(dim1=-2, dim2=-1)
+    if not torch.isfinite(moment).all():
+        raise ValueError('the features hold NaN or infinity')
+    diagonal.add_((ridge * diagonal.mean(-1, keepdim=True)).clamp_min(1e-12))
+    return moment
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp_min(1e-300).pow(exponent).unsqueeze(-2)) @ vectors.transpose(
+        -2, -1
+    )

@@ -1,0 +1,133 @@
+"""What :class:`DenoiseRepHook` does where noise is measured: pairs, matched outputs, the best kept."""
+
+import os.path as osp
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch import Tensor, nn
+
+from ..apis.pairs import Noise, load_pairs, pair_loader
+from ..calibration import Pair, calibrate_measured
+from ..calibration.judge import OutputError, output_error
+from ..denoiser import Denoiser
+from ..training.matched import MatchedLosses, matched_losses
+
+
+class MeasuredTraining:
+    """Pairs for a runner's training, the loss on them, and the best denoisers so far.
+
+    Args:
+        modules (dict[str, Denoiser]): The denoisers of the model.
+        noise (Sequence[str | dict]): Degradations.
+        keep_clean (float): κ.
+        num_images (int): Images, over all processes, to start from and to judge by.
+        calibrated (bool): Whether to start from the closed form.
+
+    Raises:
+        ValueError: If the denoisers are not of measured noise.
+    """
+
+    def __init__(
+        self,
+        modules: Dict[str, Denoiser],
+        noise: Sequence[Noise],
+        keep_clean: float,
+        num_images: int,
+        calibrated: bool,
+    ) -> None:
+        if not all(
+            getattr(getattr(m, 'cascade', None), 'noise', '') == 'measured'
+            for m in modules.values()
+        ):
+            raise ValueError(
+                'DenoiseRepHook(noise=...) trains denoisers of measured noise: give the backbone '
+                "noise='measured' (model.backbone.noise=measured)"
+            )
+        self.modules = modules
+        self.noise = list(noise)
+        self.keep_clean = keep_clean
+        self.num_images = num_images
+        self.calibrated = calibrated
+        self.held_back: List[Pair] = []
+        self.best: Optional[Tuple[float, Dict[str, Tensor]]] = None
+
+    def prepare(self, runner: Runner, model: nn.Module) -> None:
+        """Start from the closed form if asked to, and let the loop load pairs."""
+        seed = runner.seed or 0
+        share = -(-self.num_images // runner.world_size)
+        pairs, self.held_back = load_pairs(runner.cfg, model, self.noise, share, seed=seed)
+        untrained = not any(module.weight.any() for module in self.modules.values())
+        if self.calibrated and untrained:
+            report = calibrate_measured(model, pairs, self.held_back, self.keep_clean, seed=seed)
+            runner.logger.info(f'DenoiseRep: calibrated on measured noise\n{report}')
+        self.judge(runner, model)
+        loader = pair_loader(runner.cfg.train_dataloader, self.noise, fresh=True)
+        loop = runner.train_loop
+        loop.dataloader = runner.build_dataloader(loader, seed)
+        if hasattr(loop, 'dataloader_iterator'):
+            loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
+        # MMPretrain's mixes images of a batch, which would part pairs.
+        if hasattr(getattr(model.data_preprocessor, 'batch_augments', None), 'augments'):
+            model.data_preprocessor.batch_augments = None
+
+    def losses(
+        self, model: nn.Module, inputs: Tensor, data_samples: Any, lambda_: float, forward: Callable
+    ) -> MatchedLosses:
+        """The losses of a batch of :func:`.collate_pairs`; ``forward`` is the model's own."""
+        count = len(inputs) // 2
+        clean, degraded = inputs[:count], inputs[count:]
+        samples = None if data_samples is None else data_samples[count:]
+
+        def task() -> dict:
+            return forward(degraded, samples, mode='loss')
+
+        return matched_losses(
+            model,
+            self.modules,
+            clean,
+            degraded,
+            samples,
+            self.keep_clean,
+            lambda_,
+            None if lambda_ == 1 else task,
+        )
+
+    def judge(self, runner: Runner, model: nn.Module) -> OutputError:
+        """Measure the held-back pairs, and remember the denoisers if they are the best so far."""
+        modes = {module: module.training for module in model.modules()}
+        model.eval()
+        error = output_error(model, self.modules, self.held_back)
+        for module, mode in modes.items():
+            module.training = mode
+        total = error.total(self.keep_clean)
+        if self.best is None or total < self.best[0]:
+            self.best = (total, {n: m.weight.detach().clone() for n, m in self.modules.items()})
+        runner.message_hub.update_scalar('train/output_error_degraded', error.degraded)
+        runner.message_hub.update_scalar('train/output_error_clean', error.clean)
+        runner.logger.info(
+            f'DenoiseRep: held-back output error {error.degraded:.4f} degraded, '
+            f'{error.clean:.4f} clean'
+        )
+        return error
+
+    @torch.no_grad()
+    def restore_best(self, runner: Runner, model: nn.Module) -> str:
+        """Put the best denoisers back and save them as a checkpoint; its path."""
+        for name, module in self.modules.items():
+            module.weight.copy_(self.best[1][name])
+        wrapped, runner.model = runner.model, model
+        try:
+            runner.save_checkpoint(
+                runner.work_dir, 'best.pth', save_optimizer=False, save_param_scheduler=False
+            )
+        finally:
+            runner.model = wrapped
+        return osp.join(runner.work_dir, 'best.pth')
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """A model without what distributed training puts around it."""
+    return model.module if is_model_wrapper(model) else model

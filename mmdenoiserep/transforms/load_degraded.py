@@ -1,0 +1,52 @@
+"""The degraded version of an image, from a folder of images of the same names."""
+
+import os.path as osp
+
+import mmcv
+
+from ..registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadDegraded:
+    """Replace a loaded image by the one of the same name in another folder.
+
+    Required keys: ``img``, (H, W, 3), and ``img_path``. Changes ``img``.
+
+    Args:
+        folder (str): Where the degraded images are. The suffix may differ (a codec's, say).
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or an image has no partner in it.
+        ValueError: If two images of a name differ in size.
+    """
+
+    SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif')
+
+    def __init__(self, folder: str) -> None:
+        if not osp.isdir(folder):
+            raise FileNotFoundError(f'there is no folder {folder}')
+        self.folder = folder
+
+    def __call__(self, results: dict) -> dict:
+        """Load the partner of ``results['img_path']``."""
+        image = results['img']
+        path = self._partner(results['img_path'])
+        degraded = mmcv.imread(path)
+        if degraded is None:
+            raise ValueError(f'{path} cannot be read as an image')
+        if degraded.shape != image.shape:
+            raise ValueError(
+                f'{results["img_path"]} is {image.shape[1]}x{image.shape[0]} and {path} is '
+                f'{degraded.shape[1]}x{degraded.shape[0]}: the two must show the same pixels'
+            )
+        results['img'] = degraded.astype(image.dtype)
+        return results
+
+    def _partner(self, clean: str) -> str:
+        name = osp.join(self.folder, osp.basename(clean))
+        stem = osp.splitext(name)[0]
+        for path in (name, *(stem + suffix for suffix in self.SUFFIXES)):
+            if osp.isfile(path):
+                return path
+        raise FileNotFoundError(f'{clean} has no partner of its name in {self.folder}')
