@@ -38,10 +38,8 @@ class MeasuredTraining:
         num_images: int,
         calibrated: bool,
     ) -> None:
-        if not all(
-            getattr(getattr(m, 'cascade', None), 'noise', '') == 'measured'
-            for m in modules.values()
-        ):
+        cascades = [getattr(module, 'cascade', None) for module in modules.values()]
+        if any(cascade is None or cascade.noise != 'measured' for cascade in cascades):
             raise ValueError(
                 'DenoiseRepHook(noise=...) trains denoisers of measured noise: give the backbone '
                 "noise='measured' (model.backbone.noise=measured)"

@@ -110,7 +110,7 @@ def _stream_of(name: str, channel_dim: int, seen: List[_Seen]) -> Optional[Strea
     for after in later:
         for before in reversed(earlier):
             u = before.value.movedim(channel_dim, -1).reshape(len(y), -1).double()
-            if not u.var(0).all():  # a constant is no stream
+            if not u.var(0).any():  # a constant is no stream
                 continue
             rest = after.value.movedim(channel_dim, -1).reshape(len(y), -1).double() - u
             rest = rest - rest.mean(0)

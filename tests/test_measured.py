@@ -1,0 +1,307 @@
+"""Measured noise: pairs, the pass that solves layer after layer, and what it is judged by."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from toy import ToyBackbone
+
+from mmdenoiserep import Cascade, Denoiser, denoisers, fuse_denoisers, insert_denoisers
+from mmdenoiserep.apis.verify import explicit_denoising, explicit_forward
+from mmdenoiserep.calibration import Pair, PairPass, calibrate_measured
+from mmdenoiserep.calibration.judge import output_error
+from mmdenoiserep.calibration.lockstep import Job, run_in_lockstep
+from mmdenoiserep.calibration.pair_moments import PairMoments
+from mmdenoiserep.network.bypass import stock_weights
+from mmdenoiserep.network.parametrization import attach
+from mmdenoiserep.network.streams import find_streams
+from mmdenoiserep.network.tokens import output_size, take_patches
+
+MEASURED = Cascade(noise='measured')
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+@st.composite
+def convolutions(draw):
+    groups = draw(st.sampled_from([1, 2, 4]))
+    channels = groups * draw(st.integers(1, 3))
+    depthwise = draw(st.booleans())
+    return nn.Conv2d(
+        channels,
+        channels if depthwise else groups * draw(st.integers(1, 4)),
+        draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        stride=draw(st.tuples(st.integers(1, 3), st.integers(1, 2))),
+        padding=draw(st.tuples(st.integers(0, 2), st.integers(0, 2))),
+        dilation=draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
+        groups=channels if depthwise else groups,
+        bias=draw(st.booleans()),
+        padding_mode=draw(st.sampled_from(['zeros', 'reflect', 'replicate', 'circular'])),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    layer=convolutions(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@torch.no_grad()
+def test_fused_equals_unfolding_denoising_and_the_flattened_kernel(layer, dtype, seed):
+    torch.manual_seed(seed)
+    layer = layer.to(dtype)
+    x = torch.randn(2, layer.in_channels, 9, 8, dtype=dtype)
+    denoiser = Denoiser(layer, 1, MEASURED, reach='kernel')
+    nn.init.normal_(denoiser.weight)
+    expected = explicit_forward(copy.deepcopy(layer), denoiser, x)
+    attach(layer, denoiser)
+    error = (layer(x) - expected).norm() / expected.norm()
+    assert error <= TOLERANCE[dtype]
+
+
+@settings(max_examples=100, deadline=None)
+@given(layer=convolutions(), seed=st.integers(0, 2**32 - 1))
+@torch.no_grad()
+def test_patches_are_what_the_convolution_sees(layer, seed):
+    torch.manual_seed(seed)
+    x = torch.randn(2, layer.in_channels, 9, 8)
+    size = output_size(x, layer)
+    patches = take_patches(x, layer)
+    assert len(patches) == size.numel() and layer(x).shape == (2, layer.out_channels, *size[1:])
+    groups = layer.groups
+    kernel = layer.weight.reshape(groups, layer.out_channels // groups, -1)
+    y = torch.einsum('kgc,goc->kgo', patches.reshape(len(patches), groups, -1), kernel)
+    y = y.reshape(*size, -1).permute(0, 3, 1, 2)
+    y = y if layer.bias is None else y + layer.bias[:, None, None]
+    assert torch.allclose(y, layer(x), atol=1e-5)
+    index = torch.randint(size.numel(), (5,))
+    assert torch.equal(take_patches(x, layer, index), patches[index])
+
+
+def test_the_reach_of_a_kernel_needs_measured_noise():
+    with pytest.raises(ValueError, match="goes with noise='measured'"):
+        Denoiser(nn.Conv2d(2, 2, 3), 1, reach='kernel')
+
+
+class Residual(nn.Module):
+    """A stem, a residual branch with batch norm, a layer scale and a chain."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.conv1 = nn.Conv2d(6, 6, 3, padding=1)
+        self.conv2 = nn.Conv2d(6, 6, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(6)
+        self.norm = nn.LayerNorm(6)
+        self.fc = nn.Linear(6, 6)
+        self.gamma = nn.Parameter(torch.linspace(0.5, 2, 6))
+        self.last = nn.Linear(6, 4)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = self.relu(self.stem(x))
+        x = self.relu(self.bn(self.conv2(self.relu(self.conv1(x)))) + x)
+        x = x.flatten(2).transpose(1, 2)
+        x = x + self.gamma * self.fc(self.norm(x))
+        return self.last(x)
+
+
+@pytest.fixture
+def residual():
+    torch.manual_seed(0)
+    model = Residual().eval()
+    nn.init.uniform_(model.bn.weight, 0.5, 2)
+    nn.init.uniform_(model.bn.running_var, 0.5, 2)
+    nn.init.normal_(model.bn.bias)
+    return model
+
+
+def test_writers_to_a_stream_are_found_by_looking(residual):
+    names = ['stem', 'conv1', 'conv2', 'fc', 'last']
+    streams = find_streams(residual, names, torch.zeros(1, 3, 10, 10))
+    assert set(streams) == {'conv2', 'fc'}
+    assert (streams['conv2'].module, streams['conv2'].side) == ('conv1', 'input')
+    assert (streams['fc'].module, streams['fc'].side) == ('norm', 'input')
+    bn = residual.bn.weight / (residual.bn.running_var + residual.bn.eps).sqrt()
+    assert torch.allclose(streams['conv2'].scale.float(), bn, rtol=1e-3)
+    assert torch.allclose(streams['fc'].scale.float(), residual.gamma, rtol=1e-3)
+
+
+def pairs_of(count: int, size: int = 10, std: float = 0.3) -> list:
+    generator = torch.Generator().manual_seed(1)
+    pairs = []
+    for _ in range(count):
+        clean = torch.randn(2, 3, size, size, generator=generator)
+        noise = std * torch.randn(clean.shape, generator=generator)
+        pairs.append(Pair(clean, clean + noise))
+    return pairs
+
+
+def with_denoisers(model, **options):
+    example = torch.zeros(1, 3, 10, 10)
+    options = dict(targets=['stem', 'conv.', 'fc', 'last'], reach='kernel', **options)
+    return insert_denoisers(model, cascade=MEASURED, example=example, **options)
+
+
+@pytest.mark.parametrize('keep_clean', [0.0, 0.5, 1.0])
+@torch.no_grad()
+def test_one_pass_is_one_pass_a_layer(residual, keep_clean):
+    """Each layer's moments written out, on the students that earlier layers make."""
+    model = with_denoisers(residual)
+    streams = find_streams(model, list(denoisers(model)), torch.zeros(1, 3, 10, 10))
+    pairs = pairs_of(3)
+    PairPass(model, streams, keep_clean, 0.1, 0.5, max_tokens=None).run(pairs)
+    solved = {name: d.weight.clone() for name, d in denoisers(model).items()}
+    for denoiser in denoisers(model).values():
+        denoiser.weight.zero_()
+    for name, denoiser in denoisers(model).items():
+        layer, stream = model.get_submodule(name), streams.get(name)
+        flat = layer.parametrizations.weight.original.flatten(1)
+        gram = cross = 0.0
+        count = 0
+        for pair in pairs:
+            with stock_weights(denoisers(model)):
+                z, u = look(model, layer, stream, pair.clean)
+            for inputs, weight in ((pair.degraded, 1 - keep_clean), (pair.clean, keep_clean)):
+                z_student, u_student = look(model, layer, stream, inputs)
+                gain = z - z_student
+                if stream is not None:
+                    gain = gain @ flat.T + (u - u_student) / stream.scale.float()
+                gram = gram + weight * (z_student.T @ z_student).double()
+                cross = cross + weight * (gain.T @ z_student).double()
+                count += weight * len(z)
+        gram, cross = gram / count, cross / count
+        rho = (0.1 if stream is None else 0.5) * gram.diagonal().mean()
+        change = cross @ torch.linalg.inv(gram + rho * torch.eye(len(gram)))
+        if stream is not None:
+            change = torch.linalg.pinv(flat.double(), rtol=1e-4) @ change
+        scale = solved[name].norm().clamp_min(1e-3)
+        assert (solved[name][0] + change).norm() < 1e-5 * scale, name
+        denoiser.weight.copy_(solved[name])
+    if keep_clean == 1:  # nothing to take out
+        assert all(weight.abs().max() < 1e-6 for weight in solved.values())
+
+
+def look(model, layer, stream, inputs):
+    """The vectors that a layer sees, and the stream before it."""
+    seen = {}
+    handles = [layer.register_forward_pre_hook(lambda m, args: seen.update(x=args[0].clone()))]
+    if stream is not None:
+        module = model.get_submodule(stream.module)
+        handles.append(
+            module.register_forward_pre_hook(lambda m, args: seen.update(u=args[0].clone()))
+        )
+    model(inputs)
+    for handle in handles:
+        handle.remove()
+    conv = isinstance(layer, nn.Conv2d)
+    z = take_patches(seen['x'], layer) if conv else seen['x'].flatten(0, 1)
+    u = seen.get('u')
+    if u is not None:
+        u = u.permute(0, 2, 3, 1).flatten(0, 2) if conv else u.flatten(0, 1)
+    return z, u
+
+
+@torch.no_grad()
+def test_images_that_do_not_fit_are_added_in_further_passes():
+    """The first layer has the same student in every pass, so its solution is that of all images."""
+    torch.manual_seed(0)
+    pairs, solved = pairs_of(4), []
+    for parts in ([pairs], [pairs[:2], pairs[2:]]):
+        torch.manual_seed(0)
+        model = with_denoisers(Residual().eval())
+        solver = PairPass(model, {}, 0.5, 0.1, 0.1, max_tokens=None)
+        for i, part in enumerate(parts):
+            solver.run(part, more=i + 1 < len(parts))
+        solved.append([d.weight.clone() for d in denoisers(model).values()])
+    assert torch.allclose(solved[0][0], solved[1][0], atol=1e-6)
+    assert all(torch.isfinite(weight).all() for weight in solved[1])
+
+
+@torch.no_grad()
+def test_calibration_brings_the_output_back_and_fuses(residual):
+    stock = copy.deepcopy(residual)
+    model = with_denoisers(residual)
+    report = calibrate_measured(model, pairs_of(12), pairs_of(14)[12:], keep_clean=0.5)
+    assert report.chosen.error.total(0.5) < report.stock.total(0.5)
+    assert report.stock.clean == 0 and sum(count for _, count, _ in report.groups) == 5
+    assert report.groups[-1][2] == report.chosen.error
+    held_back = pairs_of(14)[12:]
+    assert output_error(model, denoisers(model), held_back) == report.chosen.error
+    x = held_back[0].degraded
+    running = model(x)
+    with explicit_denoising(model):
+        assert torch.allclose(model(x), running, atol=1e-5)
+    assert torch.equal(fuse_denoisers(model)(x), running)
+    assert list(model.state_dict()) == list(stock.state_dict())
+    assert 'layers up to' in str(report) and 'stock' in str(report)
+
+
+def test_nothing_worse_than_stock_is_handed_out(residual):
+    """Clean images alone: no denoiser can be better than none."""
+    model = with_denoisers(residual)
+    pairs = [Pair(pair.clean, pair.clean) for pair in pairs_of(4)]
+    with pytest.raises(ValueError, match='nothing that was tried is better than the stock'):
+        calibrate_measured(model, pairs[:3], pairs[3:])
+    assert not any(d.weight.any() for d in denoisers(model).values())
+
+
+@torch.no_grad()
+def test_transport_needs_no_pairs():
+    """The map between two Gaussians carries one second moment into the other."""
+    torch.manual_seed(0)
+    mixing = torch.randn(4, 4)
+    x = torch.randn(20000, 4) @ mixing.T
+    y = (torch.randn(20000, 4) @ mixing.T) * torch.tensor([2.0, 1.0, 0.5, 3.0])
+    moments = PairMoments(1, 4, 4, x.device)
+    moments.add_unpaired(x, y)
+    a = torch.eye(4) + moments.transport(1e-6)[0].float()
+    moved = y @ a.T
+    assert torch.allclose(moved.T @ moved / len(y), x.T @ x / len(x), rtol=1e-2, atol=1e-2)
+    model = with_denoisers(Residual().eval(), depthwise=True)
+    PairPass(model, {}, 0.0, 0.1, 0.1, method='transport').run(pairs_of(3))
+    assert all(torch.isfinite(d.weight).all() and d.weight.any() for d in denoisers(model).values())
+
+
+def test_a_failure_in_a_pass_ends_all_of_it(residual):
+    import threading
+
+    model = with_denoisers(residual)
+    before = threading.active_count()
+    broken = pairs_of(2)
+    broken[1].degraded[0, 0, 0, 0] = float('nan')
+    with pytest.raises(ValueError, match="layer 'stem'.*(NaN|finite|positive)"):
+        PairPass(model, {}, 0.5, 0.1, 0.1).run(broken)
+    assert threading.active_count() == before
+    assert not any(d.bypassed or d.observers for d in denoisers(model).values())
+
+    def fail():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_lockstep(denoisers(model), [Job(fail, False)], lambda *_: None)
+
+
+def test_default_layers_of_measured_noise():
+    model = insert_denoisers(ToyBackbone(), cascade=MEASURED, reach='kernel')
+    assert list(denoisers(model)) == ['stem', 'conv1', 'conv2']  # a chain: everything
+
+    class Transformer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Conv2d(3, 8, 4, 4)
+            self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+            self.qkv, self.proj = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.fc1, self.fc2 = nn.Linear(8, 16), nn.Linear(16, 8)
+
+        def forward(self, x):
+            x = self.embed(x).flatten(2).transpose(1, 2)
+            x = x + self.proj(torch.tanh(self.qkv(self.norm1(x))))
+            return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+    torch.manual_seed(0)
+    model = insert_denoisers(Transformer(), cascade=MEASURED, reach='kernel')
+    assert list(denoisers(model)) == ['embed', 'proj', 'fc2']

@@ -1,0 +1,212 @@
+"""Measured noise from files: pairs, calibration as a job, training with the hook."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, TRANSFORMS
+from mmengine.runner import Runner
+from toy import stock_backbone, toy_config
+
+from mmdenoiserep import calibrate_measured_checkpoint, denoisers
+from mmdenoiserep.apis.measured import to_measured_config
+from mmdenoiserep.datasets import PairDataset, collate_pairs
+from mmdenoiserep.transforms import Degrade, noise_transform
+
+pytest.importorskip('imagecorruptions')
+pytest.importorskip('mmcv')
+
+NOISE = 'gaussian_noise:3'
+
+
+@TRANSFORMS.register_module()
+class ToyPack:
+    """An image as the toy model takes it, flipped at random."""
+
+    def __call__(self, results: dict) -> dict:
+        image = results['img'].astype(np.float32) / 64 - 2
+        if np.random.rand() < 0.5:
+            image = image[:, ::-1]
+        image = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return dict(inputs=image, data_samples=torch.tensor(int(image.mean() > 0)))
+
+
+PIPELINE = [dict(type='mmcv.LoadImageFromFile'), dict(type='ToyPack')]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Smooth images, which noise differs from."""
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        coarse = rng.integers(40, 216, (5, 5, 3)).astype(np.uint8)
+        image = cv2.resize(coarse, (36, 36), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f'{i}.png'), image)
+    return folder
+
+
+def config_of(tmp_path, folder, **hook) -> Config:
+    config = toy_config(tmp_path, stock_backbone(), **hook)
+    config.custom_hooks = []
+    config.data_preprocessor = dict(type='BaseDataPreprocessor')
+    dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=PIPELINE)
+    for loader in (config.train_dataloader, config.test_dataloader):
+        loader.dataset = dataset
+    config.model.data_preprocessor = dict(type='ToyPreprocessor')
+    return config
+
+
+@MODELS.register_module()
+class ToyPreprocessor(torch.nn.Module):
+    """Stacks the images of a batch."""
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        return {key: torch.stack(value) for key, value in data.items()}
+
+
+def stock_checkpoint(config, tmp_path) -> str:
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'stock.pth')
+    return str(tmp_path / 'stock.pth')
+
+
+def test_noise_is_named_and_refused_by_name():
+    assert noise_transform('jpeg_compression') == dict(
+        type='mmdenoiserep.Degrade', corruption='jpeg_compression', severity=3
+    )
+    assert noise_transform('{"type": "Blur", "k": 3}') == dict(type='Blur', k=3)
+    for wrong, message in (
+        ('gausian_noise:3', "no corruption 'gausian_noise'; there are gaussian_noise"),
+        ('fog:6', 'severity of fog must be 1 to 5, got 6'),
+        ('fog:x', 'name:severity'),
+        ('{"k": 3}', 'has no type'),
+        ('{', 'no JSON'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            noise_transform(wrong)
+
+
+def test_the_same_image_meets_the_same_noise_and_leaves_the_generators():
+    image = np.full((40, 40, 3), 128, np.uint8)
+
+    def degrade(path: str, seed=0) -> np.ndarray:
+        results = dict(img=image.copy(), img_path=path)
+        return Degrade('gaussian_noise', 3, seed)(results)['img']
+
+    np.random.seed(7)
+    first = degrade('a/b/c.png')
+    state = np.random.get_state()[1].copy()
+    assert np.array_equal(first, degrade('elsewhere/b/c.png')) and first.std() > 5
+    assert np.array_equal(np.random.get_state()[1], state)
+    assert not np.array_equal(first, degrade('a/b/d.png'))
+    assert not np.array_equal(first, degrade('a/b/c.png', seed=1))
+    fresh = degrade('a/b/c.png', seed=None)
+    np.random.rand()
+    assert not np.array_equal(fresh, degrade('a/b/c.png', seed=None))
+
+
+@pytest.mark.parametrize('fresh', [False, True])
+def test_a_pair_shares_its_augmentation(folder, fresh):
+    dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=PIPELINE)
+    pairs = PairDataset(dataset, [NOISE, 'contrast:1'], fresh=fresh)
+    for i in range(8):
+        clean, degraded = (item['inputs'] for item in pairs[i])
+        similar = torch.corrcoef(torch.stack([clean.flatten(), degraded.flatten()]))[0, 1]
+        flipped = torch.corrcoef(torch.stack([clean.flip(2).flatten(), degraded.flatten()]))[0, 1]
+        assert similar > 0.6 > flipped
+        assert not torch.equal(clean, degraded)
+    batch = collate_pairs([pairs[0], pairs[1]])
+    assert len(batch['inputs']) == 4
+
+
+def test_pairs_that_do_not_match_are_refused(folder, tmp_path):
+    dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=PIPELINE)
+    other = tmp_path / 'degraded'
+    other.mkdir()
+    with pytest.raises(ValueError, match='either noise or a folder'):
+        PairDataset(dataset)
+    with pytest.raises(FileNotFoundError, match='there is no folder none'):
+        PairDataset(dataset, degraded='none')
+    with pytest.raises(FileNotFoundError, match=r'0\.png has no partner'):
+        PairDataset(dataset, degraded=str(other))[0]
+    cv2.imwrite(str(other / '0.jpg'), np.zeros((36, 40, 3), np.uint8))
+    with pytest.raises(ValueError, match='must show the same pixels'):
+        PairDataset(dataset, degraded=str(other))[0]
+    cv2.imwrite(str(other / '0.jpg'), np.zeros((36, 36, 3), np.uint8))
+    assert PairDataset(dataset, degraded=str(other))[0][1]['inputs'].std() == 0
+    with pytest.raises(ValueError, match='no pipeline .* LoadImage'):
+        PairDataset(dict(dataset, pipeline=[dict(type='ToyPack')]), [NOISE])
+
+
+@pytest.mark.parametrize('degraded', [False, True])
+def test_a_stock_checkpoint_in_a_robust_one_out(folder, tmp_path, degraded):
+    config = config_of(tmp_path, folder)
+    stock = stock_checkpoint(config, tmp_path)
+    options = dict(noise=[NOISE])
+    if degraded:
+        other = tmp_path / 'degraded'
+        other.mkdir()
+        for path in folder.iterdir():
+            results = dict(img=cv2.imread(str(path)), img_path=str(path))
+            cv2.imwrite(str(other / path.name), Degrade('gaussian_noise', 3)(results)['img'])
+        options = dict(images=str(folder), degraded=str(other))
+    out = tmp_path / 'robust.pth'
+    report = calibrate_measured_checkpoint(config, stock, str(out), fuse=True, **options)
+    measured = report.measured
+    assert measured.chosen.error.total(0.5) < measured.stock.total(0.5)
+    before, after = (torch.load(p, weights_only=True)['state_dict'] for p in (stock, out))
+    model = MODELS.build(config.model)
+    model.load_state_dict(after, strict=True)
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {f'backbone.{name}.weight' for name in ('stem', 'conv1', 'conv2')}
+    assert (
+        'mmdenoiserep' not in Config.fromfile(report.written.config).model.pretty_text.lower()
+        if hasattr(config.model, 'pretty_text')
+        else True
+    )
+
+
+@pytest.mark.parametrize('mode', ['label-free', 'label-aug'])
+@pytest.mark.parametrize('init', ['zero', 'calibrated'])
+def test_training_matches_the_output(folder, tmp_path, mode, init):
+    config = config_of(tmp_path, folder)
+    stock = stock_checkpoint(config, tmp_path)
+    config = to_measured_config(config)
+    config.custom_hooks[0].update(
+        mode=mode, noise=[NOISE], init=init, calibration_images=16, log_interval=2, fuse=False
+    )
+    config.load_from = stock
+    config.train_cfg = dict(by_epoch=True, max_epochs=3)
+    runner = Runner.from_cfg(config)
+    hook = next(h for h in runner.hooks if hasattr(h, 'keep_clean'))
+    runner.train()
+    errors = runner.message_hub.get_scalar('train/output_error_degraded').data[0]
+    assert (errors[-1] <= errors[0] and min(errors) < 0.9 * errors[0]) or init == 'calibrated'
+    model = runner.model
+    best = torch.load(tmp_path / 'best.pth', weights_only=False)['state_dict']
+    before = torch.load(stock)['state_dict']
+    for name, denoiser in denoisers(model).items():
+        assert torch.equal(best[f'{name}.parametrizations.weight.0.weight'], denoiser.weight)
+        original = best[f'{name}.parametrizations.weight.original']
+        assert torch.equal(original, before[f'{name}.weight'])
+    assert torch.equal(best['head.weight'], before['head.weight'])
+    assert hook._measured.best[0] <= hook._measured.keep_clean * 0 + errors[0]
+
+
+def test_noise_and_denoisers_have_to_fit(folder, tmp_path):
+    config = config_of(tmp_path, folder)
+    measured = to_measured_config(config)
+    with pytest.raises(ValueError, match=r'say which, DenoiseRepHook\(noise='):
+        Runner.from_cfg(measured).train()
+    measured.model.backbone.pop('noise')
+    measured.model.backbone.pop('reach')
+    measured.custom_hooks[0].noise = [NOISE]
+    measured.experiment_name = 'other'
+    with pytest.raises(ValueError, match="give the backbone noise='measured'"):
+        Runner.from_cfg(measured).train()
