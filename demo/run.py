@@ -58,7 +58,7 @@ def main() -> None:
         config.load_from = str(baseline)
         checkpoint = train(mode, config, args.seed)
         fused = checkpoint.with_name('fused.pth')
-        report = fuse_checkpoint(config, str(checkpoint), str(fused))
+        report = fuse_checkpoint(config, str(checkpoint), str(fused), force=True)
         rows.append(test(f'{mode}, before fusion', config, checkpoint))
         stock = Config.fromfile(report.config)
         rows.append(test(f'{mode}, fused', stock, fused, report.max_difference))

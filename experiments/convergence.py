@@ -13,17 +13,24 @@ import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import torch
-from mmengine.config import DictAction
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from mmdenoiserep import Denoiser, calibrate, denoisers
 from mmdenoiserep.calibration import SecondMoments
-from mmdenoiserep.cli import load_denoiserep_config
+from mmdenoiserep.cli import (
+    add_tool_arguments,
+    at_least,
+    load_denoiserep_config,
+    run_tool,
+    usable_device,
+)
+from mmdenoiserep.cli.arguments import OPTIONS_HELP, ConfigOptions
+from mmdenoiserep.stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
 from mmdenoiserep.stock.model import build_model, preprocess, run_backbone
 from mmdenoiserep.training import denoising_losses, observe_inputs
 
@@ -129,26 +136,38 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='stock or DenoiseRep config, or mmdet::folder/name.py')
     parser.add_argument('checkpoint', help='stock checkpoint')
-    parser.add_argument('--num-images', type=int, default=512, help='default: 512')
+    parser.add_argument('--num-images', type=at_least(1), default=512, help='default: 512')
     parser.add_argument(
-        '--max-tokens', type=int, nargs='+', default=[64, 256, 1024], help='default: 64 256 1024'
+        '--max-tokens',
+        type=at_least(1),
+        nargs='+',
+        default=[64, 256, 1024],
+        help='default: 64 256 1024',
     )
-    parser.add_argument('--lr', type=float, nargs='+', default=[1e-3, 1e-2], help='of Adam')
     parser.add_argument(
-        '--limit', type=float, default=20, help="how many times calibration's time (default: 20)"
+        '--lr', type=at_least(1e-12, float), nargs='+', default=[1e-3, 1e-2], help='of Adam'
     )
-    parser.add_argument('--device', default=get_device())
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument(
+        '--limit',
+        type=at_least(1e-3, float),
+        default=20,
+        help="how many times calibration's time (default: 20)",
+    )
+    parser.add_argument('--device', type=usable_device, default=get_device())
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, help=OPTIONS_HELP)
+    add_tool_arguments(parser)
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+def run(args: argparse.Namespace) -> None:
     MMLogger.get_current_instance().setLevel('ERROR')
     config = load_denoiserep_config(args.config, options=args.cfg_options)
+    if not config.get('train_dataloader'):
+        raise ValueError(f'{args.config} has no train_dataloader, which names the images')
     config.model.backbone.loss = 'l2'
     model = build_model(config)
-    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    weights = weights_of(load_checkpoint_from(args.checkpoint), args.checkpoint)
+    load_exactly(model, weights, args.checkpoint)
     model.to(args.device).eval()
 
     batches, inputs = [], []
@@ -194,6 +213,10 @@ def main() -> None:
                 times(course, reached + 0.01 * (start - reached), seconds),
             )
     Console(width=110).print(table)
+
+
+def main() -> None:
+    run_tool(parse_args, run)
 
 
 def times(course, loss: float, seconds: float) -> str:

@@ -117,7 +117,7 @@ class Denoiser(Observed, nn.Module):
         self.show(x)
         tokens = x.numel() // x.shape[self.channel_dim]
         label_free = self.cache.pinned and not torch.is_grad_enabled() and not self.spatial
-        self._explicit = label_free and tokens < self.rows
+        self._explicit = label_free and 0 < tokens < self.rows
         if not self._explicit:
             return x
         with torch.autocast(x.device.type, enabled=False):

@@ -15,7 +15,8 @@ from toy import denoiserep_backbone, stock_backbone, toy_config
 
 from mmdenoiserep import denoisers, fuse_checkpoint, to_stock_config
 from mmdenoiserep.apis import fuse as fusion_module
-from mmdenoiserep.stock.checkpoint import atomic_write, load_checkpoint_file
+from mmdenoiserep.stock.checkpoint import load_checkpoint_file
+from mmdenoiserep.stock.files import atomic_write
 from tools import TOOLS, environment
 
 TOOL = TOOLS / 'fuse_ckpt.py'

@@ -273,7 +273,7 @@ def test_a_failure_in_a_pass_ends_all_of_it(residual):
     before = threading.active_count()
     broken = pairs_of(2)
     broken[1].degraded[0, 0, 0, 0] = float('nan')
-    with pytest.raises(ValueError, match="layer 'stem'.*(NaN|finite|positive)"):
+    with pytest.raises(ValueError, match=r"layer 'stem'.*(NaN|finite|positive)"):
         PairPass(model, {}, 0.5, 0.1, 0.1).run(broken)
     assert threading.active_count() == before
     assert not any(d.bypassed or d.observers for d in denoisers(model).values())

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS, TRANSFORMS
 from mmengine.runner import Runner
-from toy import stock_backbone, toy_config
+from toy import ToyModel, stock_backbone, toy_config
 
 from mmdenoiserep import calibrate_measured_checkpoint, denoisers
 from mmdenoiserep.apis.measured import to_measured_config
@@ -53,20 +54,28 @@ def folder(tmp_path) -> Path:
 def config_of(tmp_path, folder, **hook) -> Config:
     config = toy_config(tmp_path, stock_backbone(), **hook)
     config.custom_hooks = []
-    config.data_preprocessor = dict(type='BaseDataPreprocessor')
     dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=PIPELINE)
     for loader in (config.train_dataloader, config.test_dataloader):
         loader.dataset = dataset
-    config.model.data_preprocessor = dict(type='ToyPreprocessor')
+        loader.collate_fn = dict(type='pseudo_collate')
+    config.model.type = 'PairToyModel'
     return config
 
 
-@MODELS.register_module()
-class ToyPreprocessor(torch.nn.Module):
-    """Stacks the images of a batch."""
+class Stack(BaseDataPreprocessor):
+    """Stacks the images of a batch, and its labels."""
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        return {key: torch.stack(value) for key, value in data.items()}
+        return {key: torch.stack(list(value)) for key, value in self.cast_data(data).items()}
+
+
+@MODELS.register_module()
+class PairToyModel(ToyModel):
+    """The toy model on batches that are lists."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.data_preprocessor = Stack()
 
 
 def stock_checkpoint(config, tmp_path) -> str:
@@ -140,7 +149,7 @@ def test_pairs_that_do_not_match_are_refused(folder, tmp_path):
         PairDataset(dataset, degraded=str(other))[0]
     cv2.imwrite(str(other / '0.jpg'), np.zeros((36, 36, 3), np.uint8))
     assert PairDataset(dataset, degraded=str(other))[0][1]['inputs'].std() == 0
-    with pytest.raises(ValueError, match='no pipeline .* LoadImage'):
+    with pytest.raises(ValueError, match=r'no pipeline .* LoadImage'):
         PairDataset(dict(dataset, pipeline=[dict(type='ToyPack')]), [NOISE])
 
 
@@ -165,11 +174,7 @@ def test_a_stock_checkpoint_in_a_robust_one_out(folder, tmp_path, degraded):
     model.load_state_dict(after, strict=True)
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {f'backbone.{name}.weight' for name in ('stem', 'conv1', 'conv2')}
-    assert (
-        'mmdenoiserep' not in Config.fromfile(report.written.config).model.pretty_text.lower()
-        if hasattr(config.model, 'pretty_text')
-        else True
-    )
+    assert 'mmdenoiserep' not in Path(report.written.config).read_text()
 
 
 @pytest.mark.parametrize('mode', ['label-free', 'label-aug'])
@@ -196,7 +201,7 @@ def test_training_matches_the_output(folder, tmp_path, mode, init):
         original = best[f'{name}.parametrizations.weight.original']
         assert torch.equal(original, before[f'{name}.weight'])
     assert torch.equal(best['head.weight'], before['head.weight'])
-    assert hook._measured.best[0] <= hook._measured.keep_clean * 0 + errors[0]
+    assert hook._measured.best[0] <= errors[0]
 
 
 def test_noise_and_denoisers_have_to_fit(folder, tmp_path):

@@ -12,6 +12,7 @@ from mmdenoiserep.cli import (
     config_from_arguments,
     load_config,
 )
+from mmdenoiserep.stock.reader import read_checkpoint
 from tools import tool
 
 
@@ -80,7 +81,7 @@ def test_the_zoo_names_the_checkpoint_of_a_stock_config():
 
 
 def test_without_a_gpu_training_is_in_float32(stock_config_file, monkeypatch):
-    monkeypatch.setattr('mmdenoiserep.cli.get_device', lambda: 'cpu')
+    monkeypatch.setattr('mmdenoiserep.cli.configs.get_device', lambda: 'cpu')
     parser = argparse.ArgumentParser()
     parser.add_argument('config')
     add_runner_arguments(parser)
@@ -99,7 +100,7 @@ def test_a_missing_checkpoint_is_named_before_anything_is_built(config_file, tmp
     ):
         done = tool(name, config_file, *args, cwd=tmp_path)
         assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith('load_from: there is no checkpoint none.pth')
+        assert 'load_from: there is no checkpoint none.pth' in done.stderr.splitlines()[-1]
 
 
 def test_flags_that_the_config_cannot_serve(config_file, tmp_path):
@@ -117,3 +118,20 @@ def test_bases_of_every_package_resolve(package, tmp_path):
     path = tmp_path / 'config.py'
     path.write_text(f"_base_ = '{package}::_base_/default_runtime.py'\n")
     assert load_config(str(path)).default_scope == package
+
+
+def test_a_resumed_training_goes_on_with_its_logs(config_file, tmp_path):
+    """The logged values are rebuilt from plain numbers, whatever else the checkpoint holds."""
+    options = ['--work-dir', 'work', '--cfg-options', 'custom_hooks.0.fuse=False']
+    done = tool('train', config_file, *options, 'train_cfg.max_epochs=1', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = tool('train', config_file, '--resume', *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    histories = [
+        read_checkpoint(str(tmp_path / 'work' / f'epoch_{epoch}.pth'))['message_hub']
+        for epoch in (1, 2)
+    ]
+    first, second = (hub['log_scalars']['train/loss'].data[0] for hub in histories)
+    assert len(first) == 4 and len(second) == 8
+    assert (second[:4] == first).all()
+    assert histories[1]['runtime_info']['epoch'] == 1

@@ -2,16 +2,33 @@
 
     python tools/calibrate.py CONFIG CHECKPOINT OUT.pth --fuse
 
+    python tools/calibrate.py CONFIG CHECKPOINT OUT.pth --noise gaussian_noise:3 --fuse
+
 CONFIG is a stock config or a DenoiseRep config. With --fuse OUT is a stock checkpoint, else one of
-the DenoiseRep config that is written beside it, to train further from.
+the DenoiseRep config that is written beside it, to train further from. With --noise (or --clean and
+--degraded) it is robust to degradations that are measured on the images.
 """
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmdenoiserep.apis import calibrate_checkpoint
-from mmdenoiserep.cli import load_denoiserep_config
+from mmdenoiserep.apis import calibrate_checkpoint, calibrate_measured_checkpoint
+from mmdenoiserep.apis.fuse import check_out
+from mmdenoiserep.calibration import METHODS
+from mmdenoiserep.cli import (
+    add_tool_arguments,
+    at_least,
+    load_denoiserep_config,
+    load_measured_config,
+    run_tool,
+)
+from mmdenoiserep.cli.arguments import (
+    OPTIONS_HELP,
+    ConfigOptions,
+    add_launcher_arguments,
+    add_noise_arguments,
+    regular_expression,
+)
+from mmdenoiserep.cli.configs import check_launcher
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,42 +40,80 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('out', help='the checkpoint to write, *.pth')
     parser.add_argument('--num-images', type=int, default=512, help='default: 512')
     parser.add_argument(
-        '--images', metavar='FOLDER', help='take images from a folder, not from the training set'
+        *('--images', '--clean'),
+        metavar='FOLDER',
+        help='take images from a folder, not from the training set',
+    )
+    group = parser.add_argument_group('measured noise: from a stock to a robust stock checkpoint')
+    add_noise_arguments(group)
+    group.add_argument(
+        '--degraded',
+        metavar='FOLDER',
+        help='degraded versions of the images in --clean, under the same names, instead of --noise',
+    )
+    group.add_argument(
+        '--method',
+        choices=METHODS,
+        default='pairs',
+        help='transport needs no pairs: the degraded images may show something else',
+    )
+    group.add_argument(
+        '--images-per-pass',
+        type=at_least(1),
+        help='images whose activations are in memory at once (default: all)',
     )
     parser.add_argument('--fuse', action='store_true', help='write a stock checkpoint')
     parser.add_argument(
-        '--targets', nargs='+', metavar='REGEX', help='the layers to denoise, for a stock config'
+        '--targets',
+        nargs='+',
+        type=regular_expression,
+        metavar='REGEX',
+        help='the layers to denoise, for a stock config',
     )
     parser.add_argument(
         '--max-tokens', type=int, default=256, help='tokens per image and layer (default: 256)'
     )
     parser.add_argument('--seed', type=int, default=0, help='chooses the images (default: 0)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config'
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, help=OPTIONS_HELP)
+    parser.add_argument('--force', action='store_true', help='replace OUT and its config')
+    add_launcher_arguments(parser)
+    add_tool_arguments(parser)
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
-    try:
-        report = calibrate_checkpoint(
-            load_denoiserep_config(args.config, args.targets, args.cfg_options),
+def run(args: argparse.Namespace) -> None:
+    check_launcher(args.launcher)
+    check_out(args.out, args.checkpoint, args.config, args.force)
+    shared = dict(
+        num_images=args.num_images,
+        images=args.images,
+        fuse=args.fuse,
+        max_tokens=args.max_tokens,
+        seed=args.seed,
+        launcher=args.launcher,
+        force=args.force,
+    )
+    if args.noise or args.degraded:
+        report = calibrate_measured_checkpoint(
+            load_measured_config(args.config, args.targets, args.cfg_options),
             args.checkpoint,
             args.out,
-            num_images=args.num_images,
-            images=args.images,
-            fuse=args.fuse,
-            max_tokens=args.max_tokens,
-            seed=args.seed,
-            launcher=args.launcher,
+            noise=args.noise,
+            degraded=args.degraded,
+            keep_clean=args.keep_clean,
+            method=args.method,
+            images_per_pass=args.images_per_pass,
+            **shared,
         )
-    except (OSError, ValueError) as error:
-        raise SystemExit(f'calibrate: {error}') from None
+    else:
+        config = load_denoiserep_config(args.config, args.targets, args.cfg_options)
+        report = calibrate_checkpoint(config, args.checkpoint, args.out, **shared)
     if report:
         print(report)
+
+
+def main() -> None:
+    run_tool(parse_args, run)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,8 @@
 import argparse
 
 from mmdenoiserep.apis import fuse_checkpoint
-from mmdenoiserep.cli import load_config
+from mmdenoiserep.apis.fuse import check_out
+from mmdenoiserep.cli import add_tool_arguments, load_config, run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,15 +18,19 @@ def parse_args() -> argparse.Namespace:
         action='store_false',
         help='do not compare the result with explicit denoising before it is written',
     )
+    parser.add_argument('--force', action='store_true', help='replace OUT and its config')
+    add_tool_arguments(parser)
     return parser.parse_args()
 
 
+def run(args: argparse.Namespace) -> None:
+    check_out(args.out, args.checkpoint, args.config, args.force)
+    config = load_config(args.config)
+    print(fuse_checkpoint(config, args.checkpoint, args.out, args.check, args.force))
+
+
 def main() -> None:
-    args = parse_args()
-    try:
-        print(fuse_checkpoint(load_config(args.config), args.checkpoint, args.out, args.check))
-    except (OSError, ValueError) as error:
-        raise SystemExit(f'fuse_ckpt: {error}') from None
+    run_tool(parse_args, run)
 
 
 if __name__ == '__main__':

@@ -2,11 +2,19 @@
 
 import argparse
 import copy
+import os.path as osp
 
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
-from mmdenoiserep.cli import add_runner_arguments, build_runner, config_from_arguments
+from mmdenoiserep.cli import (
+    add_runner_arguments,
+    at_least,
+    build_runner,
+    config_from_arguments,
+    run_tool,
+)
+from mmdenoiserep.stock.files import check_writable
 
 TTA_MODELS = {
     'mmdet': dict(
@@ -25,7 +33,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='write the predictions to this file, *.pkl')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='write pictures of the predictions to this folder')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays')
+    parser.add_argument(
+        '--wait-time', type=at_least(0, float), default=2, help='seconds a window stays'
+    )
     parser.add_argument('--tta', action='store_true', help='augment at test time')
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -34,9 +44,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def enable_visualization(config: Config, args: argparse.Namespace) -> None:
-    hook = config.get('default_hooks', {}).get('visualization')
+    hook = (config.get('default_hooks') or {}).get('visualization')
     if hook is None:
-        raise SystemExit('--show and --show-dir need default_hooks.visualization in the config')
+        raise ValueError('--show and --show-dir need default_hooks.visualization in the config')
     hook.show = args.show
     hook.wait_time = args.wait_time
     # Each package has a name of its own for the switch and for the folder.
@@ -51,6 +61,9 @@ def enable_visualization(config: Config, args: argparse.Namespace) -> None:
 
 
 def enable_tta(config: Config) -> None:
+    tta_model = config.get('tta_model') or TTA_MODELS.get(config.get('default_scope'))
+    if tta_model is None:
+        raise ValueError(f'--tta needs a tta_model in the config, or a scope of {list(TTA_MODELS)}')
     pipeline = config.get('tta_pipeline')
     if pipeline is None:
         dataset = config.test_dataloader.dataset
@@ -63,19 +76,24 @@ def enable_tta(config: Config) -> None:
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [last]])
     config.test_dataloader.dataset.pipeline = pipeline
-    tta_model = config.get('tta_model') or TTA_MODELS[config.default_scope]
     config.model = ConfigDict(**tta_model, module=config.model)
 
 
-def main() -> None:
-    args = parse_args()
+def run(args: argparse.Namespace) -> None:
+    for path in (args.out, args.show_dir and osp.join(args.show_dir, 'picture')):
+        if path:
+            check_writable(path)  # now, and not after all the work
     config = config_from_arguments(args)
+    for part in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if config.get(part) is None:
+            raise ValueError(f'{args.config} has no {part}, which a test needs')
     config.load_from = args.checkpoint
+    config.resume = False
     if args.show or args.show_dir:
         enable_visualization(config, args)
     if args.tta:
         enable_tta(config)
-    runner = build_runner(config)
+    runner = build_runner(config, args.allow_missing)
     if args.out:
         dump = DumpResults
         if config.get('default_scope') == 'mmdet':
@@ -83,6 +101,10 @@ def main() -> None:
             from mmdet.evaluation import DumpDetResults as dump
         runner.test_evaluator.metrics.append(dump(out_file_path=args.out))
     runner.test()
+
+
+def main() -> None:
+    run_tool(parse_args, run)
 
 
 if __name__ == '__main__':

@@ -2,11 +2,14 @@
 
 import argparse
 
+from mmengine.device import get_device
+
 from mmdenoiserep.cli import (
     add_denoiserep_arguments,
     add_runner_arguments,
     build_runner,
     config_from_arguments,
+    run_tool,
 )
 
 
@@ -28,20 +31,28 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+def run(args: argparse.Namespace) -> None:
+    if args.amp and get_device() == 'cpu':
+        raise ValueError('--amp needs a GPU, and there is none; leave it out to train in float32')
     config = config_from_arguments(args)
+    for part in ('train_dataloader', 'train_cfg', 'optim_wrapper'):
+        if not config.get(part):
+            raise ValueError(f'{args.config} has no {part}, which training needs')
     if args.amp:
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
-            raise SystemExit('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+        if 'base_batch_size' not in (config.get('auto_scale_lr') or {}):
+            raise ValueError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         config.auto_scale_lr.enable = True
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
-    build_runner(config).train()
+    build_runner(config, args.allow_missing).train()
+
+
+def main() -> None:
+    run_tool(parse_args, run)
 
 
 if __name__ == '__main__':

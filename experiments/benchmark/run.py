@@ -21,7 +21,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mmdenoiserep.cli import load_denoiserep_config
+from mmdenoiserep.cli import (
+    add_tool_arguments,
+    at_least,
+    load_denoiserep_config,
+    run_tool,
+    usable_device,
+)
+from mmdenoiserep.stock.files import check_writable
 from mmdenoiserep.stock.model import preprocess
 
 from .memory import STEPS, peak_memory
@@ -54,28 +61,45 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='stock or DenoiseRep config, or mmdet::folder/name.py')
-    parser.add_argument('--size', nargs=2, type=int, default=(224, 224), metavar=('H', 'W'))
-    parser.add_argument('--batch-size', type=int, default=1)
-    parser.add_argument('--rounds', type=int, default=10, help='default: 10')
+    parser.add_argument(
+        '--size', nargs=2, type=at_least(64), default=(224, 224), metavar=('H', 'W')
+    )
+    parser.add_argument('--batch-size', type=at_least(1), default=1)
+    parser.add_argument('--rounds', type=at_least(1), default=10, help='default: 10')
     parser.add_argument(
         '--parts', nargs='+', choices=PARTS, default=PARTS[:3], help='default: all but breakdown'
     )
     parser.add_argument(
         '--steps', nargs='+', choices=TRAINING, default=TRAINING, help='of training; default: all'
     )
-    parser.add_argument('--num-images', type=int, default=16, help='of calibration; default: 16')
-    parser.add_argument('--device', default=get_device(), help='default: a GPU if there is one')
+    parser.add_argument(
+        '--num-images', type=at_least(1), default=16, help='of calibration; default: 16'
+    )
+    parser.add_argument(
+        '--device',
+        type=usable_device,
+        default=get_device(),
+        help='default: a GPU if there is one',
+    )
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     parser.add_argument(
-        '--memory-samples', type=int, default=3, help='processes to measure peak memory in; 0: none'
+        '--memory-samples',
+        type=at_least(0),
+        default=3,
+        help='processes to measure peak memory in; 0: none',
     )
     parser.add_argument('--json', type=Path, help='write all samples to this file')
     parser.add_argument('--plot', type=Path, help='draw the medians into this *.png')
-    return parser.parse_args()
+    add_tool_arguments(parser)
+    args = parser.parse_args()
+    if args.plot and args.plot.suffix not in ('.png', '.pdf', '.svg'):
+        parser.error('--plot must be a *.png file')
+    return args
 
 
-def main() -> None:
-    args = parse_args()
+def run(args: argparse.Namespace) -> None:
+    for path in filter(None, (args.json, args.plot)):
+        check_writable(str(path))  # now, and not after an hour of measuring
     config = load_denoiserep_config(args.config)
     case = Case(config, tuple(args.size), args.batch_size, args.device, args.amp)
     console = Console(width=120)
@@ -102,6 +126,10 @@ def main() -> None:
         args.json.write_text(json.dumps(dict(**conditions(args), records=records), indent=1))
     if args.plot:
         draw(records, args.plot)
+
+
+def main() -> None:
+    run_tool(parse_args, run)
 
 
 def prepare(case: Case, part: str, args: argparse.Namespace):

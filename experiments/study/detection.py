@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from typing import Dict
+from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -20,8 +20,7 @@ def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
     """What each image of the test loader contributes to COCO's precisions.
 
     Returns:
-        dict[str, ndarray]: The matches of ``pycocotools`` for each (class, area range, image), as
-        one array of objects under ``matches``, (classes, areas, images).
+        dict[str, ndarray]: Of :func:`flatten`, for each (class, area range, image).
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -55,9 +54,61 @@ def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
         evaluation.params.catIds = sorted(categories)
         evaluation.evaluate()
     shape = (len(categories), len(evaluation.params.areaRng), len(images))
-    matches = np.empty(len(evaluation.evalImgs), dtype=object)
-    matches[:] = evaluation.evalImgs
-    return dict(matches=matches.reshape(shape))
+    return flatten(evaluation.evalImgs, shape)
+
+
+def flatten(
+    matches: Sequence[Optional[dict]], shape: Tuple[int, int, int]
+) -> Dict[str, np.ndarray]:
+    """The matches of ``pycocotools`` as plain arrays, which can be kept without pickling.
+
+    Args:
+        matches (Sequence[dict | None]): ``COCOeval.evalImgs``: for each (class, area range, image)
+            what its precisions are made of; None where there is neither box nor detection.
+        shape (tuple[int, int, int]): Their numbers.
+
+    Returns:
+        dict[str, ndarray]: ``detections`` and ``objects``, how many each entry has (-1: None), of
+        ``shape``; and in a row for all entries ``score`` and ``ignored_object``, and by IoU
+        threshold ``hit`` and ``ignored``.
+    """
+    there = [match for match in matches if match is not None]
+    thresholds = there[0]['dtMatches'].shape[0] if there else 0
+    counts = [[len(m['dtScores']), len(m['gtIgnore'])] if m else [-1, -1] for m in matches]
+    detections, objects = np.array(counts, dtype=int).reshape(*shape, 2).transpose(3, 0, 1, 2)
+    empty = np.zeros((thresholds, 0))
+
+    def joined(key: str, first: np.ndarray) -> np.ndarray:
+        return np.concatenate([first, *(np.asarray(m[key]) for m in there)], axis=-1)
+
+    return dict(
+        detections=detections,
+        objects=objects,
+        score=joined('dtScores', np.zeros(0)),
+        ignored_object=joined('gtIgnore', np.zeros(0)).astype(bool),
+        hit=joined('dtMatches', empty) > 0,
+        ignored=joined('dtIgnore', empty) > 0,
+    )
+
+
+def _matches(arrays: Dict[str, np.ndarray]) -> np.ndarray:
+    """The inverse of :func:`flatten`, as far as precisions need it: objects, of its shape."""
+    shape = arrays['detections'].shape
+    out = np.empty(arrays['detections'].size, dtype=object)
+    first = first_object = 0
+    counts = zip(arrays['detections'].ravel().tolist(), arrays['objects'].ravel().tolist())
+    for i, (detections, objects) in enumerate(counts):
+        if detections < 0:
+            continue
+        end, end_object = first + detections, first_object + objects
+        out[i] = dict(
+            dtScores=arrays['score'][first:end],
+            dtMatches=arrays['hit'][:, first:end],
+            dtIgnore=arrays['ignored'][:, first:end],
+            gtIgnore=arrays['ignored_object'][first_object:end_object],
+        )
+        first, first_object = end, end_object
+    return out.reshape(shape)
 
 
 def scores(arrays: Dict[str, np.ndarray], counts: np.ndarray) -> Dict[str, np.ndarray]:
@@ -67,7 +118,7 @@ def scores(arrays: Dict[str, np.ndarray], counts: np.ndarray) -> Dict[str, np.nd
     """
     from pycocotools.cocoeval import COCOeval, Params
 
-    matches = arrays['matches']
+    matches = _matches(arrays)
     categories, _, images = matches.shape
     evaluation = COCOeval.__new__(COCOeval)
     evaluation.params = Params('bbox')
@@ -91,7 +142,7 @@ def scores(arrays: Dict[str, np.ndarray], counts: np.ndarray) -> Dict[str, np.nd
 
 def num_images(arrays: Dict[str, np.ndarray]) -> int:
     """The number of images."""
-    return arrays['matches'].shape[2]
+    return arrays['detections'].shape[2]
 
 
 def _mean(precision: np.ndarray) -> float:

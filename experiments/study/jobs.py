@@ -12,12 +12,19 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 
 from mmdenoiserep import calibrate_checkpoint
-from mmdenoiserep.stock.checkpoint import atomic_write
-from mmdenoiserep.stock.config import to_stock_config, without_sync_norms
+from mmdenoiserep.stock.checkpoint import (
+    first_of,
+    load_checkpoint_file,
+    load_exactly,
+    weights_of,
+)
+from mmdenoiserep.stock.config import text_of, to_stock_config, without_sync_norms
+from mmdenoiserep.stock.files import atomic_write
 from mmdenoiserep.stock.model import build_model
+from mmdenoiserep.stock.sources import read_weights_only
 
 from . import classification, detection, segmentation
 
@@ -71,6 +78,7 @@ def statistics_file(folder: str, split: str) -> str:
 
 def run_job(job: Job) -> None:
     """Do what is missing of a job; complete or not at all, part by part."""
+    read_weights_only()  # this is a process of its own
     todo = job.missing()
     if 'train' in todo:
         for split in ('val', 'test'):  # of an earlier config
@@ -100,7 +108,10 @@ def evaluate(config: Config, checkpoint: str, split: str) -> Dict[str, np.ndarra
     if split == 'val':
         config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
     model = build_model(config)
-    load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+    weights = weights_of(load_checkpoint_file(checkpoint), checkpoint)
+    unexpected = load_exactly(model, weights, checkpoint)
+    if unexpected:
+        raise ValueError(f'{checkpoint} is not of the config: it has {first_of(unexpected)}')
     model.to(get_device()).eval()
     return TASKS[config.default_scope].collect(model, config)
 
@@ -115,7 +126,7 @@ def _train(job: Job) -> Tuple[str, str]:
     fused = osp.join(job.folder, 'fused.pth')
     if job.kind == 'closed-form':
         torch.manual_seed(job.seed)
-        options = dict(config.get('calibration') or {}, seed=job.seed, fuse=True)
+        options = dict(config.get('calibration') or {}, seed=job.seed, fuse=True, force=True)
         calibrate_checkpoint(config, config.load_from, fused, **options)
         return fused, fused[: -len('.pth')] + '.py'
     if job.kind != 'baseline':
@@ -135,7 +146,7 @@ def _with_evaluation(config: Config, path: str, stock: bool) -> None:
     # The hook's fused.py lacks the validation that was taken out above.
     config = to_stock_config(config) if stock else config
     with atomic_write(path) as file:
-        file.write(config.pretty_text.encode())
+        file.write(text_of(config).encode())
 
 
 def _write_json(path: str, content: dict) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 from mmengine.config import Config
 
 from mmdenoiserep.cli import load_config
-from mmdenoiserep.stock.checkpoint import atomic_write
+from mmdenoiserep.stock.files import atomic_write
 
 from .arms import Arm, arm_config, check_budget, read_arm
 from .jobs import TASKS, Job

@@ -2,13 +2,14 @@
 
 import json
 import os.path as osp
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
-from mmdenoiserep.stock.checkpoint import atomic_write
+from mmdenoiserep.stock.files import atomic_write
 
 from .bootstrap import Difference, paired_difference, resamples
 from .jobs import statistics_file
@@ -210,8 +211,13 @@ def _scores(task: ModuleType, path: str, replicates: int) -> Dict[str, np.ndarra
 
 
 def _arrays(path: str) -> Dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=True) as file:
-        return {key: file[key] for key in file.files}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f'{path} cannot be read ({error}); delete it, and the study makes it again'
+        ) from None
 
 
 def _difference(entry: Optional[dict], digits: int = 2) -> str:

@@ -16,6 +16,9 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mmdenoiserep.cli import add_tool_arguments, at_least, run_tool
+from mmdenoiserep.stock.files import check_writable
+
 from .movement import weight_change
 from .plan import Study, read_study, setting_name
 from .pool import run_jobs
@@ -35,26 +38,30 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='study config')
     parser.add_argument('--work-dir', help='default: work_dirs/study/<name of the config>')
     parser.add_argument(
-        '--workers', type=int, help='jobs at a time (default: one for each GPU, else for each core)'
+        '--workers',
+        type=at_least(1),
+        help='jobs at a time (default: one for each GPU, else for each core)',
     )
     parser.add_argument(
         '--validation-only', action='store_true', help='stop before the test split is read'
     )
+    add_tool_arguments(parser)
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+def run_study(args: argparse.Namespace) -> None:
     root = args.work_dir or str(Path('work_dirs', 'study', Path(args.config).stem))
     workers = args.workers or torch.cuda.device_count() or os.cpu_count() or 1
     console = Console()
-    try:
-        study = read_study(args.config, root)
-        results = run(study, workers, not args.validation_only, console)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SystemExit(f'study: {error}') from None
+    check_writable(str(Path(root, 'report.md')))
+    study = read_study(args.config, root)
+    results = run(study, workers, not args.validation_only, console)
     console.print(Markdown(write_report(study, *results)))
     console.print(f'written to {root}: report.md, scores.json and pictures')
+
+
+def main() -> None:
+    run_tool(parse_args, run_study)
 
 
 def run(study: Study, workers: int, read_test: bool, console: Console) -> tuple:

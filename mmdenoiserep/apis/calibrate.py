@@ -3,25 +3,23 @@
 import os.path as osp
 from typing import NamedTuple, Optional, Tuple, Union
 
-import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_dist_info, init_dist
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from torch import nn
 
 from ..calibration import calibrate
 from ..conversion import denoisers
 from ..network.state_dict import is_fused
-from ..stock.checkpoint import atomic_write, load_checkpoint_file, load_exactly, weights_of
-from ..stock.config import to_stock_config
+from ..stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
+from ..stock.config import text_of, to_stock_config
 from ..stock.data import unlabelled_loader
 from ..stock.model import build_model
-from ..version import __version__
-from .fuse import FusionReport, check_out, fuse_model
+from .fuse import FusionReport, check_out, fuse_model, write_with_config
 
 
 class CalibrationReport(NamedTuple):
@@ -49,6 +47,7 @@ def calibrate_checkpoint(
     max_tokens: Optional[int] = 256,
     seed: int = 0,
     launcher: str = 'none',
+    force: bool = False,
 ) -> Union[CalibrationReport, FusionReport, None]:
     """Calibrate the denoisers of a checkpoint and write the result, complete or not at all.
 
@@ -65,22 +64,25 @@ def calibrate_checkpoint(
         max_tokens (int, optional): See :func:`mmdenoiserep.calibration.calibrate`.
         seed (int): Chooses images and tokens. Defaults to 0.
         launcher (str): Of MMEngine's launchers. Defaults to 'none'.
+        force (bool): Whether to replace files that are there. Defaults to False.
 
     Returns:
         CalibrationReport | FusionReport | None: What was written; None on other processes than
         the first.
 
     Raises:
+        FileExistsError: If a file to write exists.
         FileNotFoundError: If the checkpoint or the folder is missing.
         ValueError: If the checkpoint does not fit, or the features are not finite.
     """
-    check_out(out, checkpoint)
+    check_out(out, checkpoint, config.filename, force)
     if num_images < 1:
         raise ValueError(f'num_images must be at least 1, got {num_images}')
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
     if images and not osp.isdir(images):
         raise FileNotFoundError(f'there is no folder {images}')
-    if fuse:
-        to_stock_config(config)  # refuses before anything is loaded
+    text_of(to_stock_config(config) if fuse else config)  # refuses before anything is loaded
     if launcher != 'none':
         init_dist(launcher)
     rank, world_size = get_dist_info()
@@ -102,34 +104,31 @@ def calibrate_checkpoint(
     print()  # behind the bar
     model.cpu().eval()
     if fuse:
-        return fuse_model(config, model, out, dataset_meta)
-    return write_unfused(config, model, out, dataset_meta, seen * world_size)
+        return fuse_model(config, model, out, dataset_meta, force=force)
+    return write_unfused(config, model, out, dataset_meta, seen * world_size, force)
 
 
 def write_unfused(
-    config: Config, model: nn.Module, out: str, dataset_meta: Optional[dict], num_images: int
+    config: Config,
+    model: nn.Module,
+    out: str,
+    dataset_meta: Optional[dict],
+    num_images: int,
+    force: bool = False,
 ) -> CalibrationReport:
     """Write a DenoiseRep checkpoint and its config, to train further from."""
-    config_path = out[: -len('.pth')] + '.py'
     config.load_from = osp.abspath(out)
-    meta = dict(dataset_meta=dataset_meta, mmdenoiserep_version=__version__)
-    with atomic_write(out) as file, atomic_write(config_path) as config_file:
-        config_file.write(config.pretty_text.encode())
-        torch.save(dict(meta=meta, state_dict=model.state_dict()), file)
+    config_path = write_with_config(out, config, model.state_dict(), dataset_meta, force)
     return CalibrationReport(out, config_path, len(denoisers(model)), num_images)
 
 
 def load_stock_model(config: Config, checkpoint: str) -> Tuple[nn.Module, Optional[dict]]:
     """The model with the checkpoint's weights, and what that says of its data set."""
-    source = (
-        CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-        if '://' in checkpoint
-        else load_checkpoint_file(checkpoint)
-    )
+    source = load_checkpoint_from(checkpoint)
     if is_fused(source['state_dict']):
         raise ValueError(f'{checkpoint} is fused already and would be denoised twice')
     model = build_model(config)
-    unexpected = load_exactly(model, weights_of(source), checkpoint)
+    unexpected = load_exactly(model, weights_of(source, checkpoint), checkpoint)
     if unexpected:
         print_log(f'not used of {checkpoint}: {", ".join(unexpected)}', 'current')
-    return model, source.get('meta', {}).get('dataset_meta')
+    return model, source['meta'].get('dataset_meta')

@@ -10,14 +10,9 @@ from torch import Tensor, nn
 
 from ..conversion import denoisers, fuse_denoisers
 from ..network.state_dict import DENOISER_KEY, is_fused, mark_fused
-from ..stock.checkpoint import (
-    atomic_write,
-    first_of,
-    load_checkpoint_file,
-    load_exactly,
-    weights_of,
-)
-from ..stock.config import to_stock_config
+from ..stock.checkpoint import first_of, load_checkpoint_file, load_exactly, weights_of
+from ..stock.config import text_of, to_stock_config
+from ..stock.files import check_free, mend_pair, write_pair
 from ..stock.model import build_model
 from ..version import __version__
 from .verify import difference_to, explicit_features
@@ -44,7 +39,11 @@ class FusionReport(NamedTuple):
 
 
 def fuse_checkpoint(
-    config: Union[str, Config], checkpoint: str, out: str, check: bool = True
+    config: Union[str, Config],
+    checkpoint: str,
+    out: str,
+    check: bool = True,
+    force: bool = False,
 ) -> FusionReport:
     """Write the stock checkpoint that a DenoiseRep checkpoint amounts to.
 
@@ -58,17 +57,19 @@ def fuse_checkpoint(
         checkpoint (str): The DenoiseRep checkpoint, loaded as weights only.
         out (str): Where the fused checkpoint is written, '*.pth'.
         check (bool): Whether to compare features. Defaults to True.
+        force (bool): Whether to replace files that are there. Defaults to False.
 
     Returns:
         FusionReport: Paths and the largest difference measured.
 
     Raises:
+        FileExistsError: If a file to write exists.
         FileNotFoundError: If a file is missing.
         ValueError: If the checkpoint has no denoisers, is fused already, holds NaN or infinity
             or does not match the config, or if the check fails. Each says so in one line.
     """
-    check_out(out, checkpoint)
     config = Config.fromfile(config) if isinstance(config, str) else config
+    check_out(out, checkpoint, config.filename, force)
     to_stock_config(config)  # refuses before anything is loaded
     source = load_checkpoint_file(checkpoint)
     weights = _checked_weights(source, checkpoint)
@@ -80,8 +81,7 @@ def fuse_checkpoint(
             f'{checkpoint} does not match the config: the model of the config has no place for '
             + first_of(unexpected)
         )
-    dataset_meta = source.get('meta', {}).get('dataset_meta')
-    return fuse_model(config, model, out, dataset_meta, check)
+    return fuse_model(config, model, out, source['meta'].get('dataset_meta'), check, force)
 
 
 def fuse_model(
@@ -90,6 +90,7 @@ def fuse_model(
     out: str,
     dataset_meta: Optional[dict] = None,
     check: bool = True,
+    force: bool = False,
 ) -> FusionReport:
     """Fuse a DenoiseRep model, in place, and write it as :func:`fuse_checkpoint` does.
 
@@ -99,6 +100,7 @@ def fuse_model(
         out (str): Where the fused checkpoint is written, '*.pth'.
         dataset_meta (dict, optional): What the checkpoint says of the data set.
         check (bool): Whether to compare features. Defaults to True.
+        force (bool): Whether to replace files that are there. Defaults to False.
 
     Raises:
         ValueError: If a weight is not finite or the check fails. Nothing is written then.
@@ -112,34 +114,75 @@ def fuse_model(
     state = _stock_state(model, stock, names)
     difference = None if features is None else difference_to(features, stock)
 
-    config_path = out[: -len('.pth')] + '.py'
     # The state dict's metadata names the fused layers, so that a DenoiseRep model refuses them.
+    for key in ('work_dir', 'experiment_name'):  # of the training, not of who deploys
+        stock_config.pop(key, None)
+    config_path = write_with_config(out, stock_config, state, dataset_meta, force)
+    return FusionReport(out, config_path, len(names), difference)
+
+
+def write_with_config(
+    out: str,
+    config: Config,
+    state: Dict[str, Tensor],
+    dataset_meta: Optional[dict] = None,
+    force: bool = False,
+) -> str:
+    """Write a checkpoint and its config beside it, both or none; the path of the config.
+
+    As in MMEngine's own checkpoints, the config's text is also in its ``meta``, as 'cfg'.
+    """
+    text = text_of(config)
     meta = dict(
+        cfg=text,
         dataset_meta=dataset_meta,
         mmengine_version=mmengine.__version__,
         mmdenoiserep_version=__version__,
     )
-    with atomic_write(out) as file, atomic_write(config_path) as config_file:
-        config_file.write(stock_config.pretty_text.encode())
-        torch.save(dict(meta=meta, state_dict=state), file)
-    return FusionReport(out, config_path, len(names), difference)
+    checkpoint = dict(meta=meta, state_dict=state)
+    write_pair(out, _config_path(out), text, lambda file: torch.save(checkpoint, file), force)
+    return _config_path(out)
 
 
-def check_out(out: str, checkpoint: str) -> None:
-    """Refuse a name for the result that is none of a checkpoint, or that of the input.
+def check_out(out: str, checkpoint: str, config: Optional[str] = None, force: bool = False) -> None:
+    """Refuse a result that cannot be written, or would replace what it may not.
+
+    What a run with the same ``out`` left when it was killed is put in order first.
+
+    Args:
+        out (str): Where the result is to be written, with its config beside it.
+        checkpoint (str): The checkpoint that is read.
+        config (str, optional): The config file that is read.
+        force (bool): Whether files that are there may be replaced. Defaults to False.
 
     Raises:
-        ValueError: In one line.
+        FileExistsError: If a file exists.
+        OSError: If the folder cannot be written to.
+        ValueError: If it is no name of a checkpoint, a folder, or a file that is read.
     """
-    if not out.endswith('.pth'):
+    if not out.endswith('.pth') or osp.basename(out) == '.pth':
         raise ValueError(f'the checkpoint to write must be named *.pth, got {out}')
-    same = osp.realpath(out) == osp.realpath(checkpoint)
-    if same or (osp.exists(out) and osp.exists(checkpoint) and osp.samefile(out, checkpoint)):
-        raise ValueError(f'{out} is the checkpoint itself; give another name')
+    mend_pair(out, _config_path(out), _config_in)
+    inputs = {checkpoint: 'checkpoint', **({config: 'config'} if config else {})}
+    check_free([out, _config_path(out)], force, inputs)
+
+
+def _config_path(out: str) -> str:
+    return out[: -len('.pth')] + '.py'
+
+
+def _config_in(path: str) -> Optional[str]:
+    """The config in a checkpoint of ours; None in any other file."""
+    try:
+        meta = load_checkpoint_file(path)['meta']
+    except (OSError, ValueError):
+        return None
+    text = meta.get('cfg')
+    return text if isinstance(text, str) and 'mmdenoiserep_version' in meta else None
 
 
 def _checked_weights(source: Dict[str, Any], path: str) -> Dict[str, Tensor]:
-    weights = weights_of(source)
+    weights = weights_of(source, path)
     if is_fused(source['state_dict']):
         raise ValueError(f'{path} is fused already; load it into its stock config')
     if not any(DENOISER_KEY in key for key in weights):

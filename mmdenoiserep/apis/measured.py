@@ -51,6 +51,7 @@ def calibrate_measured_checkpoint(
     method: str = 'pairs',
     seed: int = 0,
     launcher: str = 'none',
+    force: bool = False,
 ) -> Optional[RobustReport]:
     """Make a checkpoint robust to degradations that are measured on unlabelled images.
 
@@ -71,6 +72,7 @@ def calibrate_measured_checkpoint(
         method (str): 'pairs', or 'transport', which needs no pairs.
         seed (int): Chooses images and tokens. Defaults to 0.
         launcher (str): Of MMEngine's launchers. Defaults to 'none'.
+        force (bool): Whether to replace files that are there. Defaults to False.
 
     Returns:
         RobustReport | None: What was found and written; None on other processes than the first.
@@ -80,7 +82,7 @@ def calibrate_measured_checkpoint(
         ValueError: If the checkpoint does not fit, pairs do not match, or nothing that was tried is
             better than the stock network on images that were held back. Nothing is written then.
     """
-    check_out(out, checkpoint)
+    check_out(out, checkpoint, config.filename, force)
     if num_images < 1:
         raise ValueError(f'num_images must be at least 1, got {num_images}')
     for folder in (images, degraded):
@@ -115,6 +117,6 @@ def calibrate_measured_checkpoint(
         return None
     model.cpu()
     if fuse:
-        return RobustReport(report, fuse_model(config, model, out, dataset_meta))
+        return RobustReport(report, fuse_model(config, model, out, dataset_meta, force=force))
     count = world_size * sum(len(pair.clean) for pair in [*pairs, *held_back])
-    return RobustReport(report, write_unfused(config, model, out, dataset_meta, count))
+    return RobustReport(report, write_unfused(config, model, out, dataset_meta, count, force))

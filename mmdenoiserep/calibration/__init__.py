@@ -4,9 +4,10 @@ from .calibrate import calibrate
 from .closed_form import closed_form, solve
 from .measured import MeasuredReport, calibrate_measured
 from .moments import SecondMoments
-from .pairs import Pair, PairPass
+from .pairs import METHODS, Pair, PairPass
 
 __all__ = [
+    'METHODS',
     'MeasuredReport',
     'Pair',
     'PairPass',

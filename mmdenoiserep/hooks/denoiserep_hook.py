@@ -2,6 +2,7 @@
 
 import os.path as osp
 import types
+from contextlib import nullcontext
 from typing import Dict, Optional, Sequence
 
 import torch
@@ -10,6 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
+from ..apis.fit import check_backbone
 from ..apis.fuse import fuse_checkpoint
 from ..apis.pairs import Noise
 from ..calibration import calibrate
@@ -19,6 +21,7 @@ from ..registry import HOOKS
 from ..stock.config import to_stock_config
 from ..stock.data import unlabelled_loader
 from ..stock.model import run_backbone
+from ..training.checkpointing import no_lost_gradients
 from ..training.optimizer import fuse_optimizer
 from ..training.step import (
     denoising_losses,
@@ -131,6 +134,7 @@ class DenoiseRepHook(Hook):
         self.phase: Optional[str] = None
         self._noise_losses: Dict[str, Tensor] = {}
         self._seed: Optional[int] = None
+        self._checked = False
 
     def before_run(self, runner: Runner) -> None:
         model = _unwrapped(runner)
@@ -145,6 +149,12 @@ class DenoiseRepHook(Hook):
         if self.mode != 'label-aug' and not hasattr(model, 'backbone'):
             raise ValueError(
                 f'mode={self.mode!r} runs `model.backbone`, but {type(model).__name__} has none'
+            )
+        if self.mode == 'label-aug' and runner.cfg.get('activation_checkpointing'):
+            raise ValueError(
+                "mode='label-aug' trains nothing under activation_checkpointing, which loses the "
+                'gradient where the base is frozen; set activation_checkpointing=None, or train '
+                'label-free'
             )
         if self.fuse and self._fusable:
             to_stock_config(runner.cfg)  # refuses now rather than after training
@@ -170,6 +180,10 @@ class DenoiseRepHook(Hook):
         # Before checkpoints are loaded and the loop starts, so that a wrapper for distributed
         # training knows from the first step which parameters have gradients.
         self._enter_phase(runner, self._phase_at(runner))
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self.mode != 'alternating':  # where the base trains as well
+            check_backbone(_unwrapped(runner), checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         # Here and not in `before_run`: EMAHook copies the model there, and a copy must not
@@ -249,7 +263,10 @@ class DenoiseRepHook(Hook):
         else:
             run = lambda: forward(*args, **kwargs)  # noqa: E731
             lambda_ = self.lambda_
-        losses = denoising_losses(self._modules, run, lambda_, self.max_tokens, self._seed)
+        first = self.phase == 'label-aug' and not self._checked
+        with no_lost_gradients() if first else nullcontext():
+            losses = denoising_losses(self._modules, run, lambda_, self.max_tokens, self._seed)
+        self._checked = True
         self._noise_losses = losses.layers
         return losses.total
 
@@ -291,7 +308,7 @@ class DenoiseRepHook(Hook):
             )
             return
         out = osp.join(osp.dirname(last), 'fused.pth')
-        runner.logger.info(str(fuse_checkpoint(runner.cfg, last, out)))
+        runner.logger.info(str(fuse_checkpoint(runner.cfg, last, out, force=True)))
 
 
 def _unwrapped(runner: Runner) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What :class:`DenoiseRepHook` does where noise is measured: pairs, matched outputs, the best kept."""
+"""What :class:`DenoiseRepHook` does where noise is measured."""
 
 import os.path as osp
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..conversion import without_denoisers
 from ..network.state_dict import FUSED_ALREADY, is_fused
-from ..stock.checkpoint import load_checkpoint_file
+from ..stock.reader import read_checkpoint
 
 
 def redirect_init_weights(model: nn.Module) -> None:
@@ -39,8 +39,9 @@ def _refuse_fused(init_cfg: Union[dict, Sequence[dict], None]) -> None:
         path = config.get('checkpoint') or ''
         if osp.isfile(path):
             try:
-                state = load_checkpoint_file(path)['state_dict']
+                checkpoint = read_checkpoint(path)
             except ValueError:
-                continue  # not a checkpoint of MMEngine, so not a fused one
-            if is_fused(state):
+                continue  # not one that we could have written, so not a fused one
+            # MMEngine takes a state dict itself for a checkpoint, too.
+            if isinstance(checkpoint, dict) and is_fused(checkpoint.get('state_dict', checkpoint)):
                 raise RuntimeError(f'init_cfg names {path}: {FUSED_ALREADY}')

@@ -35,13 +35,16 @@ def probe_calls(
     Raises:
         ValueError: If the model accepts no input that was tried.
     """
-    model = copy.deepcopy(model)
+    # Old weight norms keep a computed weight, which cannot be copied with its graph.
+    computed = [t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor)]
+    model = copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
+    model.float()  # whatever it is trained in: not every operator has a half on a CPU
     model.eval()  # not chained: some backbones return None
     device = next(model.parameters()).device
     inputs = [example] if example is not None else default_examples(model)
     failure = None
     for x in inputs:
-        x = x.to(device)
+        x = x.to(device, torch.float32 if x.is_floating_point() else None)
         calls: Dict[str, Call] = {}
         handles = [
             model.get_submodule(name).register_forward_pre_hook(

@@ -15,8 +15,9 @@ FUSED_ALREADY = (
 
 def is_fused(state_dict: dict) -> bool:
     """Whether a state dict comes from a fused checkpoint."""
-    metadata = getattr(state_dict, '_metadata', None) or {}
-    return any(entry.get(FUSED_MARK) for entry in metadata.values())
+    metadata = getattr(state_dict, '_metadata', None)
+    entries = metadata.values() if isinstance(metadata, dict) else ()
+    return any(isinstance(entry, dict) and entry.get(FUSED_MARK) for entry in entries)
 
 
 def mark_fused(state_dict: dict, layer: str) -> None:

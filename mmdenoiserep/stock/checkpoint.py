@@ -1,21 +1,31 @@
-"""Reading and writing checkpoint files: no code in a file is run, no file is half written."""
+"""A checkpoint of MMEngine's, and whether its weights fit a model."""
 
-import codecs
-import collections
-import os
-import os.path as osp
-import pickle
 import re
-import tempfile
-import types
-from contextlib import contextmanager
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Sequence
+from collections import OrderedDict
+from typing import Any, Dict, List, NamedTuple, Sequence
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.utils import digit_version
 from torch import Tensor, nn
+
+from .reader import read_checkpoint
+from .sources import load_checkpoint
+
+#: What weights may be stored in where a model has floating-point numbers.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Fit(NamedTuple):
+    """How a state dict fits a model, which has then loaded all of it that does.
+
+    Attributes:
+        missing (list[str]): What the model has and the state dict lacks.
+        mismatched (list[str]): What is there in another shape.
+        unexpected (list[str]): What the model has no place for.
+    """
+
+    missing: List[str]
+    mismatched: List[str]
+    unexpected: List[str]
 
 
 def load_checkpoint_file(path: str) -> Dict[str, Any]:
@@ -25,38 +35,62 @@ def load_checkpoint_file(path: str) -> Dict[str, Any]:
         path (str): A local file.
 
     Returns:
-        dict: The checkpoint, with a 'state_dict'.
+        dict: The checkpoint, with a 'state_dict' and a 'meta'.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no checkpoint, or holds objects other than tensors, plain containers
             and MMEngine's training state.
     """
-    if not osp.isfile(path):
-        raise FileNotFoundError(f'there is no checkpoint {path}')
-    try:
-        if digit_version(torch.__version__) >= digit_version('2.6.0'):
-            allowed = [*_ALLOWED.values(), (_statistic, 'builtins.getattr')]
-            with torch.serialization.safe_globals(allowed):
-                checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        else:
-            # Older releases cannot be told of further types, and refuse MMEngine's.
-            checkpoint = torch.load(path, map_location='cpu', pickle_module=_RESTRICTED_PICKLE)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        # PyTorch's advice around it, to load without `weights_only`, is not for our users.
-        found = re.search(r'.*(?:GLOBAL|global|operand).*', str(error))
-        reason = (found.group() if found else str(error)).strip().split('\n')[0][:200]
-        raise ValueError(f'{path} cannot be loaded as weights only: {reason}') from error
+    return checked(read_checkpoint(path), path)
+
+
+def load_checkpoint_from(address: str) -> Dict[str, Any]:
+    """The same of a file or an address as in MMEngine's ``load_from``."""
+    return checked(load_checkpoint(address), address)
+
+
+def checked(checkpoint: Any, path: str) -> Dict[str, Any]:
+    """A checkpoint that has the parts of one.
+
+    Raises:
+        ValueError: In one line, if it has not.
+    """
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict'), dict):
         raise ValueError(f"{path} is no checkpoint of MMEngine: it has no 'state_dict'")
+    if checkpoint.get('meta') is None:
+        checkpoint['meta'] = {}
+    if not isinstance(checkpoint['meta'], dict):
+        raise ValueError(f"{path} is no checkpoint of MMEngine: its 'meta' is no dict")
     return checkpoint
 
 
-def weights_of(checkpoint: Dict[str, Any]) -> Dict[str, Tensor]:
-    """The state dict without the 'module.' that distributed training may have put in front."""
-    return collections.OrderedDict(
-        (re.sub(r'^module\.', '', key), value) for key, value in checkpoint['state_dict'].items()
-    )
+def weights_of(checkpoint: Dict[str, Any], path: str = 'the checkpoint') -> Dict[str, Tensor]:
+    """The state dict without the 'module.' that distributed training may have put in front.
+
+    Raises:
+        ValueError: If something in it is no weight, or is there twice.
+    """
+    state = checkpoint['state_dict']
+    weights: Dict[str, Tensor] = OrderedDict()
+    for key, value in state.items():
+        if not isinstance(key, str):
+            raise ValueError(f'{path}: the state dict has the key {key!r}, which is no text')
+        _check_weight(key, value, path)
+        own = re.sub(r'^module\.', '', key)
+        if own in weights:
+            raise ValueError(f'{path}: the state dict has {own!r} twice, with and without module.')
+        weights[own] = value
+    metadata = getattr(state, '_metadata', None)
+    if metadata is not None:
+        if not isinstance(metadata, dict) or not all(
+            isinstance(k, str) and isinstance(v, dict) for k, v in metadata.items()
+        ):
+            raise ValueError(f'{path}: the _metadata of the state dict is none')
+        weights._metadata = OrderedDict(  # type: ignore[attr-defined]
+            (re.sub(r'^module(\.|$)', '', k), v) for k, v in metadata.items()
+        )
+    return weights
 
 
 def load_exactly(model: nn.Module, weights: Dict[str, Tensor], path: str) -> List[str]:
@@ -73,19 +107,51 @@ def load_exactly(model: nn.Module, weights: Dict[str, Tensor], path: str) -> Lis
     Raises:
         ValueError: In one line, if it does not fit.
     """
+    own = model.state_dict()
     for key, value in weights.items():
-        if isinstance(value, Tensor) and not torch.isfinite(value).all():
+        if not torch.isfinite(value).all():
             raise ValueError(f'{path} holds NaN or infinity in {key!r}; nothing was written')
+        layer, _, name = key.rpartition('.')
+        place = own.get(key, own.get(f'{layer}.parametrizations.{name}.original'))
+        if place is not None and place.is_floating_point() and value.dtype not in FLOATS:
+            raise ValueError(f'{path} does not match the config: {key!r} is of {value.dtype}')
     try:
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # shapes, or denoisers of another schedule
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ValueError(f'{path} does not match the config: {lines[-1]}') from error
-    # A model may drop keys on purpose and rebuild them (SwinV2's relative positions).
-    missing = [key for key in missing if key not in weights]
+    missing = _really_missing(model, missing, weights)
     if missing:
         raise ValueError(f'{path} does not match the config: {path} lacks {first_of(missing)}')
     return unexpected
+
+
+def load_what_fits(model: nn.Module, weights: Dict[str, Tensor]) -> Fit:
+    """Load a state dict as MMEngine does, which goes on whatever is missing, and say what is.
+
+    Raises:
+        RuntimeError: If the model refuses the state dict for another reason than shapes.
+    """
+    mismatched: List[str] = []
+    while True:
+        try:
+            missing, unexpected = model.load_state_dict(weights, strict=False)
+        except RuntimeError as error:
+            found = re.findall(r'size mismatch for (\S+):', str(error))
+            names = {
+                *found,
+                *(re.sub(r'parametrizations\.(\w+)\.original$', r'\1', k) for k in found),
+            }
+            rest = OrderedDict((k, v) for k, v in weights.items() if k not in names)
+            if len(rest) == len(weights):
+                raise
+            if hasattr(weights, '_metadata'):
+                rest._metadata = weights._metadata  # type: ignore[attr-defined]
+            mismatched += found
+            weights = rest
+        else:
+            missing = _really_missing(model, missing, weights)
+            return Fit([k for k in missing if k not in mismatched], mismatched, unexpected)
 
 
 def first_of(keys: Sequence[str]) -> str:
@@ -93,68 +159,32 @@ def first_of(keys: Sequence[str]) -> str:
     return f'{keys[0]!r}' + (f' and {len(keys) - 1} more keys' if len(keys) > 1 else '')
 
 
-@contextmanager
-def atomic_write(path: str) -> Iterator[BinaryIO]:
-    """Open a file that takes its place under ``path`` only when it is complete."""
-    folder = osp.dirname(osp.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f'.{osp.basename(path)}.')
-    try:
-        with os.fdopen(descriptor, 'wb') as file:
-            yield file
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are for their owner only
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def _check_weight(key: str, value: Any, path: str) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f'{path}: {key!r} in the state dict is a {type(value).__name__}')
+    kind = None
+    if value.is_quantized:
+        kind = 'quantized'
+    elif getattr(value, 'is_nested', False):
+        kind = 'nested'
+    elif value.layout is not torch.strided:
+        kind = 'sparse'
+    elif value.is_meta:
+        kind = 'meta'
+    elif value.is_floating_point() and value.dtype not in FLOATS:
+        kind = str(value.dtype).replace('torch.', '')
+    if kind:
+        raise ValueError(f'{path}: {key!r} in the state dict is a {kind} tensor, no plain weight')
 
 
-def _statistic(owner: type, name: str) -> Callable:
-    """What ``getattr`` may do in a checkpoint: name a statistic of MMEngine's HistoryBuffer."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise pickle.UnpicklingError(f'attribute {name!r} of {owner!r} is not allowed')
-    return getattr(owner, name)
-
-
-# What MMEngine's training state (logs, seeds, optimizers) adds to tensors, by pickled name.
-_NUMPY = np._core if digit_version(np.__version__) >= digit_version('2.0.0') else np.core
-_ALLOWED = {
-    ('mmengine.logging.history_buffer', 'HistoryBuffer'): HistoryBuffer,
-    ('numpy', 'ndarray'): np.ndarray,
-    ('numpy', 'dtype'): np.dtype,
-    ('numpy.core.multiarray', '_reconstruct'): _NUMPY.multiarray._reconstruct,
-    ('numpy.core.multiarray', 'scalar'): _NUMPY.multiarray.scalar,
-    **{('dtype', code): type(np.dtype(code)) for code in ('f8', 'f4', 'i8', 'i4', 'u4')},
-    ('_codecs', 'encode'): codecs.encode,
-    ('collections', 'OrderedDict'): collections.OrderedDict,
-    ('collections', 'Counter'): collections.Counter,  # MultiStepLR's milestones
-}
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if name == 'getattr' and module in ('builtins', '__builtin__'):
-            return _statistic
-        tensor_part = (
-            (module == 'torch._utils' and name in ('_rebuild_tensor_v2', '_rebuild_parameter'))
-            or (module == 'torch' and name.endswith('Storage'))
-            or (module == 'torch' and name in ('Size', 'device'))
-            or (module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype))
-        )
-        if tensor_part:
-            return super().find_class(module, name)
-        key = (module.replace('numpy._core', 'numpy.core'), name)
-        if key not in _ALLOWED:
-            raise pickle.UnpicklingError(f'{module}.{name} is not allowed')
-        return _ALLOWED[key]
-
-
-def _refuse_legacy_format(*_: Any, **__: Any) -> None:
-    raise pickle.UnpicklingError('it is not in the zip format of torch.save')
-
-
-_RESTRICTED_PICKLE = types.SimpleNamespace(
-    __name__='restricted_pickle', Unpickler=_RestrictedUnpickler, load=_refuse_legacy_format
-)
+def _really_missing(
+    model: nn.Module, missing: Sequence[str], weights: Dict[str, Tensor]
+) -> List[str]:
+    """Of the keys that a model reports as missing, those whose values only a checkpoint has."""
+    if not missing:
+        return []
+    # A model may drop keys on purpose and rebuild them (SwinV2's relative positions), and makes
+    # its counters and indices by itself.
+    dropped = set(model.load_state_dict(model.state_dict(), strict=False).missing_keys)
+    made = {n for n, b in model.named_buffers() if not (b.is_floating_point() or b.is_complex())}
+    return [key for key in missing if key not in weights and key not in dropped | made]

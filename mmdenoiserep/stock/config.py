@@ -5,6 +5,7 @@ import re
 from typing import Any, Iterator, List, Optional, Sequence
 
 from mmengine.config import Config, ConfigDict
+from mmengine.config.lazy import LazyAttr, LazyObject
 
 BACKBONE = 'DenoiseRepBackbone'
 #: What every DenoiseRep config shares; `configs/_base_/denoiserep.py` says the same.
@@ -12,8 +13,46 @@ HOOKS = (
     dict(type='mmdenoiserep.DenoiseRepHook', mode='label-aug', lambda_=0.1),
     dict(type='mmdenoiserep.ResumableSeedHook'),
 )
-#: Types of ours by the stock type that does the same without us, and the options that it lacks.
-STOCK_TYPES = {'BoundaryIoU': ('mmseg.IoUMetric', ('dilation_ratio',))}
+#: Types of ours by the stock type that does the same without us, with the options that it lacks
+#: (None) or calls otherwise, and those that it needs.
+STOCK_TYPES = {
+    'BoundaryIoU': ('mmseg.IoUMetric', {'dilation_ratio': None}, {}),
+    'ImageFolder': ('mmpretrain.CustomDataset', {'folder': 'data_prefix'}, {'with_label': False}),
+}
+
+
+def with_named_types(config: Config) -> Config:
+    """A config whose types are names: those of new-style (lazy import) configs are objects.
+
+    Names are what can be compared, changed and written to a file; MMEngine imports them when it
+    builds what they name.
+
+    Args:
+        config (Config): Of any style. Not changed.
+    """
+    parts = {
+        key: value
+        for key, value in dict.items(config._cfg_dict)
+        if key not in getattr(config, '_imported_names', ())
+    }
+    return Config(_with_names(parts), config.text, config.filename, config.env_variables)
+
+
+def text_of(config: Config) -> str:
+    """A config as the text of a file.
+
+    Raises:
+        ValueError: If it holds something that has no text.
+    """
+    try:
+        return with_named_types(config).pretty_text
+    except SyntaxError as error:
+        lines = str(error).splitlines()
+        found = [line.strip() for line in lines if re.search(r'<\w.*>', line)]
+        raise ValueError(
+            'the config holds an object that cannot be written to a file'
+            + (f': {found[0][:100]}' if found else '')
+        ) from None
 
 
 def is_denoiserep_config(config: Config) -> bool:
@@ -40,7 +79,9 @@ def to_denoiserep_config(
     Raises:
         ValueError: If the config has denoisers already, or no ``model.backbone`` to wrap.
     """
-    model = config.get('model') or {}
+    model = config.get('model')
+    if not isinstance(model, dict):
+        raise ValueError('the config has no model')
     if is_denoiserep_config(config):
         raise ValueError('the config has denoisers already')
     if not isinstance(model.get('backbone'), dict):
@@ -49,7 +90,7 @@ def to_denoiserep_config(
             f'{model.get("type")}); wrap the part of the model that makes the features in a config '
             f"file: dict(type='mmdenoiserep.{BACKBONE}', module=<that part>)"
         )
-    config = copy.deepcopy(config)
+    config = with_named_types(copy.deepcopy(config))
     wrapped = dict(type=f'mmdenoiserep.{BACKBONE}', module=config.model.backbone)
     if targets:
         wrapped['targets'] = list(targets)
@@ -70,7 +111,7 @@ def to_stock_config(config: Config) -> Config:
         ValueError: If the config has no DenoiseRepBackbone, or something of ours that no stock
             type replaces.
     """
-    config = copy.deepcopy(config)
+    config = with_named_types(copy.deepcopy(config))
     if not is_denoiserep_config(config):
         raise ValueError(
             f"the config has no model part of type 'mmdenoiserep.{BACKBONE}'; give the "
@@ -87,11 +128,14 @@ def to_stock_config(config: Config) -> Config:
     config.load_from = None
     config.resume = False
     for node in _dicts(config._cfg_dict):
-        stock, lacking = STOCK_TYPES.get(_type_name(node), (None, ()))
+        stock, renamed, added = STOCK_TYPES.get(_type_name(node), (None, {}, {}))
         if stock is not None and _is_ours(node):
             node['type'] = stock
-            for key in lacking:
-                node.pop(key, None)
+            for key, other in renamed.items():
+                value = node.pop(key, None)
+                if other is not None:
+                    node[other] = value
+            node.update(added)
         if _is_ours(node):
             raise ValueError(
                 f'the config uses {node["type"]}, which only mmdenoiserep has, so no stock config '
@@ -117,6 +161,19 @@ def without_sync_norms(node: Any) -> Any:
         return changed
     if isinstance(node, (list, tuple)):
         return type(node)(without_sync_norms(value) for value in node)
+    return node
+
+
+def _with_names(node: Any, key: Any = None) -> Any:
+    if isinstance(node, dict):
+        # `dict.items`, since ConfigDict's own would build what is lazy.
+        return ConfigDict({k: _with_names(v, k) for k, v in dict.items(node)})
+    if isinstance(node, (list, tuple)):
+        return type(node)(_with_names(value) for value in node)
+    if isinstance(node, (LazyObject, LazyAttr)):
+        return f'{node.module}.{node}' if key == 'type' else node
+    if key == 'type' and callable(node) and hasattr(node, '__qualname__'):
+        return f'{node.__module__}.{node.__qualname__}'
     return node
 
 

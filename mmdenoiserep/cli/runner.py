@@ -1,0 +1,108 @@
+"""The runner of a config, which looks at what it is given before it works with it."""
+
+import os
+import os.path as osp
+import shutil
+from contextlib import suppress
+from typing import Any, List, Optional
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..apis.fit import check_fit
+from ..stock.files import check_writable
+
+
+def build_runner(config: Config, allow_missing: bool = False) -> Runner:
+    """The runner of a config, of its ``runner_type`` where it names one.
+
+    Args:
+        config (Config): With a work folder.
+        allow_missing (bool): Whether a checkpoint may lack weights of the model.
+
+    Raises:
+        FileNotFoundError: If ``load_from`` names a local file that does not exist.
+        OSError: If the work folder cannot be written to.
+    """
+    checkpoint = config.get('load_from')
+    if checkpoint and '://' not in checkpoint and not osp.isfile(osp.expanduser(checkpoint)):
+        raise FileNotFoundError(
+            f'load_from: there is no checkpoint {checkpoint}; give the stock one, with '
+            '--cfg-options load_from=PATH when training'
+        )
+    check_writable(osp.join(config.work_dir, 'log'))
+    made = _missing_folders(config.work_dir)
+    try:
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    except Exception:
+        if made and is_main_process():  # what was refused leaves nothing behind
+            shutil.rmtree(made[0], ignore_errors=True)
+            for folder in made[1:]:
+                with suppress(OSError):
+                    os.rmdir(folder)
+        raise
+    guard = InputGuard(checkpoint, bool(config.get('resume')), allow_missing)
+    runner.register_hook(guard, priority='VERY_HIGH')
+    return runner
+
+
+class InputGuard(Hook):
+    """Refuses a checkpoint that does not fit the model, or from which nothing can be resumed, and
+    data sets without an image.
+
+    Args:
+        checkpoint (str, optional): Where it is from, for messages.
+        resume (bool): Whether training is resumed from it.
+        allow_missing (bool): Whether it may lack weights of the model.
+    """
+
+    def __init__(self, checkpoint: Optional[str], resume: bool, allow_missing: bool) -> None:
+        self.checkpoint = checkpoint or 'the latest checkpoint of the work folder'
+        self.resume = resume
+        self.allow_missing = allow_missing
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:
+        if self.resume:
+            _check_state(checkpoint, self.checkpoint)
+        check_fit(runner.model, checkpoint, self.checkpoint, self.allow_missing)
+
+    def before_train(self, runner: Runner) -> None:
+        _check_images(runner.train_dataloader, 'train')
+
+    def before_val(self, runner: Runner) -> None:
+        _check_images(runner.val_dataloader, 'val')
+
+    def before_test(self, runner: Runner) -> None:
+        _check_images(runner.test_dataloader, 'test')
+
+
+def _missing_folders(path: str) -> List[str]:
+    """The folders on the way to ``path`` that are not there, the innermost first."""
+    missing = []
+    path = osp.abspath(path)
+    while not osp.exists(path):
+        missing.append(path)
+        path = osp.dirname(path)
+    return missing
+
+
+def _check_state(checkpoint: Any, path: str) -> None:
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    known = isinstance(meta, dict) and isinstance(checkpoint.get('message_hub'), dict)
+    if not known or not all(isinstance(meta.get(key), int) for key in ('epoch', 'iter')):
+        raise ValueError(
+            f'{path} holds no state of a training to resume; to start from its weights, give '
+            'it as --cfg-options load_from=PATH without --resume'
+        )
+
+
+def _check_images(loader: Any, name: str) -> None:
+    dataset = getattr(loader, 'dataset', None)
+    if hasattr(dataset, '__len__') and len(dataset) == 0:
+        raise ValueError(
+            f'there is no image in the data set of {name}_dataloader; look at its data_root, '
+            'ann_file and data_prefix'
+        )

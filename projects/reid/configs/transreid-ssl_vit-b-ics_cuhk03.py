@@ -1,0 +1,8 @@
+# TransReID-SSL, ViT-B with ICS stem, on CUHK03-NP (labelled).
+_base_ = ['./_base_/transreid-ssl_vit-b-ics.py', './_base_/cuhk03.py', './_base_/runtime.py']
+
+model = dict(head=dict(num_classes=767))
+train_dataloader = dict(dataset=dict(pipeline={{_base_.train_pipeline}}))
+val_dataloader = dict(dataset=dict(pipeline={{_base_.test_pipeline}}))
+test_dataloader = val_dataloader
+load_from = 'checkpoints/vit-b-ics_lup.pth'

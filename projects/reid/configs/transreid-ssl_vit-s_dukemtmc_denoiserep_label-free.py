@@ -1,0 +1,7 @@
+# Label-free: no identities, so no P x K sampler.
+_base_ = './transreid-ssl_vit-s_dukemtmc_denoiserep.py'
+train_dataloader = dict(batch_sampler=None)
+custom_hooks = [
+    dict(type='mmdenoiserep.DenoiseRepHook', mode='label-free'),
+    dict(type='mmdenoiserep.ResumableSeedHook'),
+]

@@ -1,0 +1,9 @@
+_base_ = ['./transreid_vit-b-ics_cuhk03.py', '../../../configs/_base_/denoiserep.py']
+model = dict(
+    backbone=dict(
+        _delete_=True, type='mmdenoiserep.DenoiseRepBackbone', module={{_base_.model.backbone}}
+    )
+)
+train_dataloader = dict(batch_size=128)
+optim_wrapper = dict(optimizer=dict(lr=4e-4))
+load_from = 'work_dirs/transreid_vit-b-ics_cuhk03/epoch_120.pth'

@@ -1,0 +1,8 @@
+# TransReID without SIE and JPM, on CUHK03-NP (labelled).
+_base_ = ['./_base_/transreid_vit-b.py', './_base_/cuhk03.py', './_base_/runtime.py']
+
+model = dict(head=dict(num_classes=767))
+train_dataloader = dict(dataset=dict(pipeline={{_base_.train_pipeline}}))
+val_dataloader = dict(dataset=dict(pipeline={{_base_.test_pipeline}}))
+test_dataloader = val_dataloader
+load_from = 'checkpoints/vit-b_in1k.pth'

@@ -1,0 +1,6 @@
+# VMamba-B[s2l15] on ImageNet-1k with the published recipe.
+_base_ = './vmamba-tiny_8xb128_in1k.py'
+model = dict(
+    backbone=dict(arch='base', drop_path_rate=0.6),
+    head=dict(in_channels=1024),
+)
