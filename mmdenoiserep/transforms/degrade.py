@@ -1,6 +1,7 @@
 """Degradations of images by name: what a camera, a codec or the weather does."""
 
 import hashlib
+import inspect
 import json
 import random
 import warnings
@@ -31,6 +32,8 @@ BENCHMARK = (
     'jpeg_compression',
 )
 HOLDOUT = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
+#: Those that do not draw from NumPy's global generator.
+OWN_GENERATORS = ('impulse_noise', 'glass_blur')
 
 
 @TRANSFORMS.register_module()
@@ -50,7 +53,8 @@ class Degrade:
 
     Raises:
         ValueError: If the corruption or severity is unknown.
-        ImportError: If `imagecorruptions` is not installed.
+        ImportError: If `imagecorruptions` is not installed, or is a release that cannot seed the
+            corruption.
     """
 
     def __init__(self, corruption: str, severity: int = 3, seed: Optional[int] = 0) -> None:
@@ -60,11 +64,19 @@ class Degrade:
         if severity not in range(1, 6):
             raise ValueError(f'severity of {corruption} must be 1 to 5, got {severity}')
         try:
-            import imagecorruptions  # noqa: F401
+            from imagecorruptions import corruptions
         except ImportError as error:
             raise ImportError(
                 'degrading images needs imagecorruptions: pip install imagecorruptions-imaug'
             ) from error
+        parameters = inspect.signature(getattr(corruptions, corruption)).parameters
+        #: Whether it draws from generators of its own (scikit-image's, numba's).
+        self.takes_seed = 'seed' in parameters
+        if corruption in OWN_GENERATORS and not self.takes_seed:
+            raise ImportError(
+                f'this release of imagecorruptions cannot seed {corruption}, which would differ '
+                'from run to run: pip install imagecorruptions-imaug'
+            )
         self.corruption = corruption
         self.severity = severity
         self.seed = seed
@@ -78,9 +90,13 @@ class Degrade:
         name = '/'.join(str(results.get('img_path', '')).replace('\\', '/').split('/')[-2:])
         text = f'{self.seed} {self.corruption} {self.severity} {name}'
         # Flips and crops behind are not to depend on what the noise has drawn.
-        with seeded(None if self.seed is None else text), warnings.catch_warnings():
+        seeding = seeded(None if self.seed is None else text)
+        with seeding as seed, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of its libraries
-            degraded = corrupt(image, corruption_name=self.corruption, severity=self.severity)
+            options = dict(seed=seed) if self.takes_seed else {}
+            degraded = corrupt(
+                image, corruption_name=self.corruption, severity=self.severity, **options
+            )
         results['img'] = degraded.astype(image.dtype)
         return results
 
@@ -119,19 +135,24 @@ def noise_transform(noise: Union[str, dict]) -> dict:
 
 
 @contextmanager
-def seeded(text: Optional[str]) -> Iterator[None]:
+def seeded(text: Optional[str]) -> Iterator[int]:
     """Draw from generators seeded by a text while the context is open; then as before.
 
-    Without a text they are not seeded, and go on from where they were when the context opened.
+    Without a text they go on from where they were when the context opened.
+
+    Yields:
+        int: The seed, of 32 bits, for generators that need to be told.
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    if text is not None:
+    if text is None:
+        seed = int(np.random.randint(2**31))
+    else:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
     try:
-        yield
+        yield seed
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])

@@ -1,0 +1,1 @@
+"""The robustness benchmark: stock checkpoints on corrupted images, side by side."""

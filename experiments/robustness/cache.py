@@ -1,0 +1,79 @@
+"""Corrupted images that are made once and kept."""
+
+import hashlib
+import os.path as osp
+from importlib import metadata
+
+import cv2
+import numpy as np
+from mmengine.registry import TRANSFORMS
+
+from mmdenoiserep.stock.checkpoint import atomic_write
+from mmdenoiserep.transforms.degrade import Degrade
+
+
+@TRANSFORMS.register_module()
+class CachedDegrade(Degrade):
+    """Degrade an image, or read what that gave before from a lossless PNG.
+
+    The file is found by the noise, the image's path and the image's pixels, so an image that was
+    replaced is not mistaken for what it was. Several processes may share a folder.
+
+    Required keys: ``img``, shape (H, W, 3) with values 0 to 255 (rounded down where they are of a
+    floating type, as MMDetection's ``Corrupt`` does), and ``img_path``. Changes ``img``.
+
+    Args:
+        corruption (str): See :class:`mmdenoiserep.transforms.Degrade`.
+        severity (int): 1 to 5.
+        seed (int): Another one gives other noise. Defaults to 0.
+        folder (str, optional): Where the images are kept. Defaults to nowhere.
+
+    Raises:
+        OSError: On use, if the folder cannot be written.
+    """
+
+    def __init__(self, corruption: str, severity: int = 3, seed: int = 0, folder: str = '') -> None:
+        super().__init__(corruption, severity, seed)
+        self.folder = folder
+        self.version = noise_version()
+
+    def __call__(self, results: dict) -> dict:
+        """Degrade ``results['img']``."""
+        image = results['img']
+        clean = np.ascontiguousarray(image, dtype=np.uint8)
+        name = str(results.get('img_path', ''))
+        degraded = None
+        if self.folder:
+            path = self.path_of(clean, name)
+            degraded = cv2.imread(path, cv2.IMREAD_COLOR) if osp.isfile(path) else None
+        if degraded is None:
+            degraded = super().__call__(dict(img=clean, img_path=name))['img']
+            if self.folder:
+                # Noise hardly compresses: more effort than the least is for nothing.
+                _, data = cv2.imencode('.png', degraded, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+                with atomic_write(path) as file:
+                    file.write(data.tobytes())
+        results['img'] = degraded.astype(image.dtype)
+        return results
+
+    def path_of(self, image: np.ndarray, name: str) -> str:
+        """Where the degraded version of an image is kept.
+
+        Args:
+            image (ndarray): The clean image, (H, W, 3), uint8.
+            name (str): Its path.
+        """
+        text = f'{self.version} {name} {image.shape}'
+        key = hashlib.blake2b(text.encode() + image.tobytes(), digest_size=12).hexdigest()
+        noise = f'{self.corruption}-{self.severity}-{self.seed}'
+        return osp.join(self.folder, noise, f'{osp.splitext(osp.basename(name))[0]}-{key}.png')
+
+
+def noise_version() -> str:
+    """The library that makes the noise, with its release."""
+    for name in ('imagecorruptions-imaug', 'imagecorruptions'):
+        try:
+            return f'{name} {metadata.version(name)}'
+        except metadata.PackageNotFoundError:
+            continue
+    return 'imagecorruptions'

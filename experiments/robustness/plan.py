@@ -1,0 +1,254 @@
+"""What a run is to measure, checked before any of it is: configs, checkpoints, noise, images."""
+
+import argparse
+import hashlib
+import json
+import os.path as osp
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Dict, List, NamedTuple, Optional, Sequence
+
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from mmdenoiserep.cli import load_config
+from mmdenoiserep.datasets.pairs import insert_behind_loading
+from mmdenoiserep.stock.checkpoint import (
+    first_of,
+    load_checkpoint_file,
+    load_exactly,
+    weights_of,
+)
+from mmdenoiserep.stock.config import is_denoiserep_config, without_sync_norms
+from mmdenoiserep.stock.model import build_model
+from mmdenoiserep.transforms.degrade import BENCHMARK, HOLDOUT, Degrade
+
+from . import classification, detection, segmentation
+from .cache import noise_version
+from .images import build_dataset, check_first, check_images, check_loading
+
+#: What is measured, by the scope of the config.
+TASKS = dict(mmdet=detection, mmseg=segmentation, mmpretrain=classification)
+GROUPS = dict(benchmark=BENCHMARK, holdout=HOLDOUT, all=(*BENCHMARK, *HOLDOUT))
+SEED = 0
+
+
+class Noise(NamedTuple):
+    """A corruption at a severity; see :data:`CLEAN`."""
+
+    corruption: str
+    severity: int
+
+    def __str__(self) -> str:
+        return f'{self.corruption}:{self.severity}' if self.severity else self.corruption
+
+
+CLEAN = Noise('clean', 0)
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that fits the config.
+
+    Attributes:
+        name (str): In tables; no two have the same.
+        path (str): The file.
+        digest (str): SHA-256 of the file.
+        weights (dict[str, Tensor]): Its state dict.
+    """
+
+    name: str
+    path: str
+    digest: str
+    weights: Dict[str, Tensor]
+
+
+class Plan(NamedTuple):
+    """What :func:`read_plan` has checked.
+
+    Attributes:
+        config (Config): The stock config.
+        model (nn.Module): Its model, on the CPU.
+        checkpoints (list[Checkpoint]): The first is what the others are compared with.
+        corruptions (list[str]): In their order in the tables.
+        severities (list[int]): 1 to 5.
+        root (str): Folder of all results.
+        cache (str): Folder of the corrupted images, or '' for none.
+        dataset (Dataset): The clean test images.
+        paths (list[str]): Their files.
+        num_bytes (int): Of the images of one corruption and severity, uncompressed.
+        fingerprint (str): Of the images and of how they are loaded.
+    """
+
+    config: Config
+    model: nn.Module
+    checkpoints: List[Checkpoint]
+    corruptions: List[str]
+    severities: List[int]
+    root: str
+    cache: str
+    dataset: object
+    paths: List[str]
+    num_bytes: int
+    fingerprint: str
+
+    @property
+    def task(self) -> ModuleType:
+        """The module that measures."""
+        return TASKS[self.config.default_scope]
+
+    @property
+    def noises(self) -> List[Noise]:
+        """All that is measured: without noise first."""
+        pairs = [Noise(c, s) for c in self.corruptions for s in self.severities]
+        return [CLEAN, *pairs]
+
+    def dataset_with(self, noise: Noise) -> dict:
+        """The config of the test set with a noise behind the transform that loads images."""
+        dataset = self.config.test_dataloader.dataset
+        if noise == CLEAN:
+            return dataset
+        transform = dict(type='mmengine.CachedDegrade', **noise._asdict(), seed=SEED)
+        return insert_behind_loading(dataset, dict(transform, folder=self.cache))
+
+    def statistics_file(self, checkpoint: Checkpoint, noise: Noise) -> str:
+        """Where the statistics of a checkpoint under a noise are."""
+        folder = f'{checkpoint.name.replace("/", "_")}-{checkpoint.digest[:8]}'
+        return osp.join(self.root, 'statistics', folder, f'{str(noise).replace(":", "-")}.npz')
+
+    def fingerprint_of(self, checkpoint: Checkpoint, noise: Noise) -> str:
+        """Of all that the statistics depend on, so that stale ones are not taken."""
+        text = f'{self.fingerprint} {checkpoint.digest} {noise} {SEED}'
+        text += '' if noise == CLEAN else noise_version()
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_plan(args: argparse.Namespace) -> Plan:
+    """Check all that a run needs: nothing is measured before.
+
+    Raises:
+        ValueError: In one line, if something is unknown, does not fit or makes no sense.
+        OSError: If a config, a checkpoint or an image is missing.
+        ImportError: If `imagecorruptions` is missing.
+    """
+    corruptions = read_corruptions(args.corruptions)
+    severities = sorted(set(args.severities))
+    for severity in severities:
+        for corruption in corruptions:
+            Degrade(corruption, severity)  # refuses
+    missing = [path for path in args.checkpoints if not osp.isfile(path)]
+    if missing:
+        raise FileNotFoundError(f'there is no checkpoint {missing[0]}')
+    config = read_config(args.config, args.cfg_options)
+    # Loads what the scope registers, data sets among it.
+    model = build_model(config).eval()
+    checkpoints = read_checkpoints(args.checkpoints, model)
+    check_loading(config.test_dataloader.dataset)
+    dataset = build_dataset(config)
+    infos = [getattr(dataset, 'get_data_info', lambda _: {})(i) for i in range(len(dataset))]
+    paths = [str(info.get('img_path', '')) for info in infos]
+    num_bytes = check_images(paths)
+    check_first(config.test_dataloader.dataset)
+    root = args.work_dir or osp.join('work_dirs', 'robustness', Path(args.config).stem)
+    parts = {key: config.get(key) for key in ('model', 'data_preprocessor', 'test_evaluator')}
+    parts['loader'] = {
+        key: value
+        for key, value in config.test_dataloader.items()
+        if key not in ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
+    }
+    text = json.dumps([parts, infos], sort_keys=True, default=str)
+    return Plan(
+        config=config,
+        model=model,
+        checkpoints=checkpoints,
+        corruptions=corruptions,
+        severities=severities,
+        root=root,
+        cache='' if args.no_cache else osp.join(root, 'corrupted'),
+        dataset=dataset,
+        paths=paths,
+        num_bytes=num_bytes,
+        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def read_corruptions(names: Sequence[str]) -> List[str]:
+    """The corruptions that are named, by themselves or as a group, each once.
+
+    Raises:
+        ValueError: If one is unknown.
+    """
+    out: List[str] = []
+    for name in names:
+        if name not in GROUPS and name not in GROUPS['all']:
+            raise ValueError(
+                f'there is no corruption {name!r}; there are the groups {", ".join(GROUPS)}, '
+                f'and {", ".join(GROUPS["all"])}'
+            )
+        out += GROUPS.get(name, (name,))
+    return list(dict.fromkeys(out))
+
+
+def read_config(path: str, options: Optional[dict]) -> Config:
+    """The stock config that is measured in.
+
+    Raises:
+        ValueError: If it has denoisers, no test set, or a task that is not measured.
+    """
+    config = load_config(path)
+    if options:
+        config.merge_from_dict(options)
+    if is_denoiserep_config(config):
+        raise ValueError(
+            f'{path} has denoisers; give the stock config, and checkpoints fused by '
+            'tools/fuse_ckpt.py'
+        )
+    if config.get('default_scope') not in TASKS:
+        raise ValueError(
+            f'{path}: the default_scope is {config.get("default_scope")!r}, but what is measured '
+            f'is known for {", ".join(TASKS)}'
+        )
+    if not config.get('test_dataloader'):
+        raise ValueError(f'{path} has no test_dataloader, which names the images to test on')
+    config = without_sync_norms(config)
+    # All checkpoints see the images in one order: their statistics are compared image by image.
+    config.test_dataloader.update(
+        sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False
+    )
+    TASKS[config.default_scope].check(config)
+    return config
+
+
+def read_checkpoints(paths: Sequence[str], model: nn.Module) -> List[Checkpoint]:
+    """Checkpoints that fit a model to the last key.
+
+    Raises:
+        ValueError: If one does not, or a file is named twice.
+    """
+    out: List[Checkpoint] = []
+    files = [Path(path).absolute() for path in paths]
+    for path, file in zip(paths, files):
+        if files.count(file) > 1:
+            raise ValueError(f'the checkpoint {path} is named twice')
+        weights = weights_of(load_checkpoint_file(path))
+        if any('parametrizations.weight' in key for key in weights):
+            raise ValueError(
+                f'{path} has denoisers, and the config is the stock one: fuse it first, with '
+                f'python tools/fuse_ckpt.py CONFIG {path} OUT.pth'
+            )
+        unexpected = load_exactly(model, weights, path)
+        if unexpected:
+            raise ValueError(f'{path} does not match the config: it has {first_of(unexpected)}')
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        out.append(Checkpoint(name_in(files, file), path, digest, weights))
+    return out
+
+
+def name_in(files: Sequence[Path], file: Path) -> str:
+    """As much of a path's end as tells it from the others."""
+    others = [other.parts for other in files if other != file]
+    for length in range(1, len(file.parts)):
+        end = file.parts[-length:]
+        if all(other[-length:] != end for other in others):
+            break
+    return re.sub(r'\.pth$', '', '/'.join(end))

@@ -1,0 +1,165 @@
+"""What a run says: tables on the console and in Markdown, JSON and a plot."""
+
+import json
+import os.path as osp
+import time
+from typing import Dict, List, Optional, Tuple
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.study.bootstrap import Difference
+from mmdenoiserep.stock.checkpoint import atomic_write
+
+from .plan import CLEAN, Plan
+from .summary import MEAN, RELATIVE, Cell, Scores, summarize
+
+#: What the lines of the table that are no corruption are called.
+TITLES = {CLEAN.corruption: 'clean (P)', MEAN: 'mean (mPC)', RELATIVE: 'mPC / P (rPC), %'}
+
+
+def write_report(plan: Plan, scores: Scores, replicates: int, console: Console) -> None:
+    """Show the table; write ``report.md``, ``scores.json`` and ``robustness.png``.
+
+    Args:
+        plan (Plan): What was measured.
+        scores (dict): See :func:`.measure.load_scores`.
+        replicates (int): Bootstrap samples.
+        console (Console): Where the table is shown.
+    """
+    summary = summarize(scores)
+    header, rows = table(plan, summary)
+    shown = Table(title=f'{plan.task.METRIC}, {len(plan.dataset)} images')
+    for i, column in enumerate(header):
+        shown.add_column(column, justify='right' if i else 'left', no_wrap=not i)
+    for row in rows:
+        shown.add_row(*row, end_section=row[0] in (TITLES[CLEAN.corruption], plan.corruptions[-1]))
+    console.print(shown)
+    _write(plan, 'report.md', markdown(plan, header, rows, replicates))
+    _write(plan, 'scores.json', json.dumps(content(plan, scores, summary, replicates), indent=1))
+    draw(plan, summary, osp.join(plan.root, 'robustness.png'))
+
+
+def table(plan: Plan, summary: Dict[str, Dict[str, Cell]]) -> Tuple[List[str], List[List[str]]]:
+    """Header and lines: clean, each corruption, mean and relative."""
+    first, *others = [checkpoint.name for checkpoint in plan.checkpoints]
+    header = ['', first]
+    for name in others:
+        header += [name, f'{name} − {first}', 'recovered']
+    rows = []
+    for line, cells in summary.items():
+        row = [TITLES.get(line, line), text_of(cells[first].value)]
+        for name in others:
+            cell = cells[name]
+            row += [
+                f'{cell.value.mean:.1f}',
+                text_of(cell.to_first, sign='+'),
+                text_of(cell.recovered, digits=0, unit=' %') if cell.recovered else '',
+            ]
+        rows.append(row)
+    return header, rows
+
+
+def text_of(value: Optional[Difference], sign: str = '', digits: int = 1, unit: str = '') -> str:
+    """A value with its interval."""
+    if value is None:
+        return ''
+    form = f'{sign}.{digits}f'
+    return f'{value.mean:{form}}{unit} [{value.low:{form}}, {value.high:{form}}]'
+
+
+def markdown(plan: Plan, header: List[str], rows: List[List[str]], replicates: int) -> str:
+    """The report."""
+    first = plan.checkpoints[0].name
+    lines = [
+        f'# Robustness: {plan.task.METRIC} on {len(plan.dataset)} images',
+        '',
+        f'Config `{plan.config.filename}`; {severities_of(plan)}. In brackets 95 % intervals of '
+        f'{replicates} bootstrap samples of the images, the same for all checkpoints and noises.',
+        '',
+        '| ' + ' | '.join(header) + ' |',
+        '|---|' + '---:|' * (len(header) - 1),
+        *('| ' + ' | '.join(row) + ' |' for row in rows),
+        '',
+    ]
+    if len(plan.checkpoints) > 1:
+        lines += [
+            f'Recovered is the share of the loss of {first} that is won back; it is left out where '
+            f'{first} has no loss that the interval tells from 0.',
+            '',
+        ]
+    lines += [f'- {c.name}: `{c.path}`, SHA-256 {c.digest}' for c in plan.checkpoints]
+    return '\n'.join([*lines, '', '![](robustness.png)', ''])
+
+
+def severities_of(plan: Plan) -> str:
+    """The severities in words."""
+    one = len(plan.severities) == 1
+    return f'{"severity" if one else "severities"} {", ".join(map(str, plan.severities))}'
+
+
+def content(
+    plan: Plan, scores: Scores, summary: Dict[str, Dict[str, Cell]], replicates: int
+) -> dict:
+    """All figures, for programs."""
+    fields = ('value', 'to_first', 'recovered')
+    return dict(
+        metric=plan.task.METRIC,
+        config=plan.config.filename,
+        images=len(plan.dataset),
+        severities=plan.severities,
+        replicates=replicates,
+        date=time.strftime('%Y-%m-%d'),
+        checkpoints={c.name: dict(path=c.path, sha256=c.digest) for c in plan.checkpoints},
+        lines={
+            line: {
+                name: {key: getattr(cell, key)._asdict() for key in fields if getattr(cell, key)}
+                for name, cell in cells.items()
+            }
+            for line, cells in summary.items()
+        },
+        noises={
+            name: {str(noise): float(score[0]) for noise, score in of_noise.items()}
+            for name, of_noise in scores.items()
+        },
+    )
+
+
+def draw(plan: Plan, summary: Dict[str, Dict[str, Cell]], path: str) -> None:
+    """Performance under each corruption, the checkpoints side by side."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    lines = [line for line in summary if line != RELATIVE]
+    names = [checkpoint.name for checkpoint in plan.checkpoints]
+    height = 0.8 / len(names)
+    figure, axis = pyplot.subplots(figsize=(8, 0.3 * len(lines) * max(2, len(names)) / 2 + 1.6))
+    for i, name in enumerate(names):
+        values = [summary[line][name].value for line in lines]
+        places = [row + (i - (len(names) - 1) / 2) * height for row in range(len(lines))]
+        errors = [[v.mean - v.low for v in values], [v.high - v.mean for v in values]]
+        errors = [[max(0, e) for e in side] for side in errors]
+        axis.barh(
+            places,
+            [v.mean for v in values],
+            height,
+            xerr=errors,
+            label=name,
+            error_kw=dict(linewidth=0.8, capsize=1.5),
+        )
+    for row in (0.5, len(lines) - 1.5):
+        axis.axhline(row, color='gray', linewidth=0.8)
+    axis.set_yticks(range(len(lines)), [TITLES.get(line, line) for line in lines])
+    axis.invert_yaxis()
+    axis.set_xlabel(f'{plan.task.METRIC}, {severities_of(plan)}')
+    axis.legend(loc='lower center', bbox_to_anchor=(0.5, 1.0), ncols=len(names), frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def _write(plan: Plan, name: str, text: str) -> None:
+    with atomic_write(osp.join(plan.root, name)) as file:
+        file.write(text.encode())

@@ -1,0 +1,51 @@
+"""Mean IoU, image by image."""
+
+import copy
+from typing import Dict
+
+import numpy as np
+from mmengine.config import Config
+from torch import nn
+
+from experiments.study import segmentation
+
+METRIC = 'mIoU'
+
+
+def check(config: Config) -> None:
+    """Nothing more is needed than maps of labels, which data sets of MMSegmentation have."""
+
+
+def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
+    """Statistics of each image of the test loader.
+
+    Returns:
+        dict[str, ndarray]: ``intersect`` and ``union``, pixels of each class, (images, classes).
+    """
+    config = copy.deepcopy(config)
+    evaluators = config.get('test_evaluator') or {}
+    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+    ignored = next((e['ignore_index'] for e in evaluators if 'ignore_index' in e), 255)
+    config.test_evaluator = dict(iou_metrics=['mIoU'], ignore_index=ignored)
+    arrays = segmentation.collect(model, config)
+    return {name: arrays[name] for name in ('intersect', 'union')}
+
+
+def score(arrays: Dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
+    """The mIoU in percent under every weighting of the images; see :func:`.classification.score`.
+
+    A class that is in no image of a sample, neither predicted nor true, is left out of its mean.
+    """
+    with np.errstate(invalid='ignore'):
+        return 100 * np.nanmean((counts @ arrays['intersect']) / (counts @ arrays['union']), 1)
+
+
+def of_images(arrays: Dict[str, np.ndarray]) -> np.ndarray:
+    """The mIoU of each image in percent, (images,)."""
+    with np.errstate(invalid='ignore'):
+        return 100 * np.nanmean(arrays['intersect'] / arrays['union'], 1)
+
+
+def num_images(arrays: Dict[str, np.ndarray]) -> int:
+    """The number of images."""
+    return len(arrays['intersect'])
