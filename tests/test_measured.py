@@ -305,3 +305,33 @@ def test_default_layers_of_measured_noise():
     torch.manual_seed(0)
     model = insert_denoisers(Transformer(), cascade=MEASURED, reach='kernel')
     assert list(denoisers(model)) == ['embed', 'proj', 'fc2']
+
+
+class Strided(nn.Module):
+    """A residual block with stride, whose 1x1 shortcut is made last, as ResNet's is."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(6, 6, 3, padding=1)
+        self.shortcut = nn.Conv2d(3, 6, 1, stride=2)
+        self.relu = nn.ReLU()
+        self.last = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x):
+        y = self.conv2(self.relu(self.conv1(x)))
+        y = y + self.shortcut(x)
+        return self.last(self.relu(y))
+
+
+@pytest.mark.parametrize('reach', ['kernel', 'channel'])
+@torch.no_grad()
+def test_a_strided_writer_is_solved_where_its_output_is(reach):
+    torch.manual_seed(0)
+    model = insert_denoisers(Strided().eval(), cascade=MEASURED, reach=reach)
+    streams = find_streams(model, list(denoisers(model)), torch.zeros(1, 3, 12, 12))
+    assert set(streams) == {'shortcut'}
+    pairs, held_back = pairs_of(8), pairs_of(10)[8:]
+    before = output_error(model, denoisers(model), held_back)
+    PairPass(model, streams, 0.2, 0.01, 0.01, max_tokens=8).run(pairs)
+    assert output_error(model, denoisers(model), held_back).total(0.2) < before.total(0.2)

@@ -68,7 +68,13 @@ class PairPass:
     ) -> None:
         self.model = model
         self.modules = denoisers(model)
-        self.streams = streams if method == 'pairs' else {}
+        # With the reach of a channel a wider kernel's input has no position of the output's.
+        self.streams = {
+            name: stream
+            for name, stream in streams.items()
+            if method == 'pairs'
+            and self.modules[name].weight.shape[1] == model.get_submodule(name).weight[0].numel()
+        }
         self.keep_clean = keep_clean
         self.ridge = ridge
         self.stream_ridge = stream_ridge
@@ -140,11 +146,19 @@ class PairPass:
         flat = layer.parametrizations.weight.original.reshape(groups, -1, width)
         rows = width if stream is None else flat.shape[1]
         moments = self._moments.get(name) or PairMoments(groups, width, rows, flat.device)
+        # Positions are those of the output where it matters, else of the input.
+        of_output = isinstance(layer, nn.Conv2d) and (denoiser.spatial or stream is not None)
         for batch in self._batches:
-            index = self._draw(denoiser, layer, inputs[batch.teacher], stream, batch.num_images)
-            z = _take(denoiser, layer, inputs[batch.teacher], index)
+            x = inputs[batch.teacher]
+            total = (
+                output_size(x, layer).numel()
+                if of_output
+                else x.numel() // x.shape[denoiser.channel_dim]
+            )
+            index = self._draw(total, batch.num_images, x.device)
+            z = _take(denoiser, layer, x, index, of_output)
             for student, weight in batch.students:
-                z_student = _take(denoiser, layer, inputs[student], index)
+                z_student = _take(denoiser, layer, inputs[student], index, of_output)
                 if self.method == 'transport':
                     moments.add_unpaired(z, z_student)
                     continue
@@ -179,27 +193,20 @@ class PairPass:
             raise ValueError(f'layer {name!r}: {error}') from None
         denoiser.weight.copy_(-change)
 
-    def _draw(
-        self,
-        denoiser: Denoiser,
-        layer: nn.Module,
-        x: Tensor,
-        stream: Optional[Stream],
-        num_images: int,
-    ) -> Optional[Tensor]:
-        """The positions to look at: of the output where it matters, else of the input."""
-        of_output = isinstance(layer, nn.Conv2d) and (denoiser.spatial or stream is not None)
-        if of_output:
-            total = output_size(x, layer).numel()
-        else:
-            total = x.numel() // x.shape[denoiser.channel_dim]
+    def _draw(self, total: int, num_images: int, device: torch.device) -> Optional[Tensor]:
         count = None if self.max_tokens is None else self.max_tokens * num_images
         index = draw(total, count, self.generator)
-        return None if index is None else index.to(x.device)
+        return None if index is None else index.to(device)
 
 
-def _take(denoiser: Denoiser, layer: nn.Module, x: Tensor, index: Optional[Tensor]) -> Tensor:
-    if denoiser.spatial:
+def _take(
+    denoiser: Denoiser,
+    layer: nn.Module,
+    x: Tensor,
+    index: Optional[Tensor],
+    of_output: bool,
+) -> Tensor:
+    if of_output:
         return take_patches(x, layer, index).float()
     return take_tokens(x, denoiser.channel_dim, index).float()
 
