@@ -1,7 +1,9 @@
 """Pictures of what the demo did."""
 
+import copy
 import json
 from pathlib import Path
+from typing import List
 
 import matplotlib
 
@@ -65,4 +67,37 @@ def draw_predictions(model: nn.Module, config: Config, out: Path, num_images: in
         image = mmcv.imread(sample.img_path, channel_order='rgb')
         visualizer.add_datasample('', image, data_sample=sample, pred_score_thr=0.3)
         rows.append(mmcv.imrescale(visualizer.get_image(), 2.0))
+    mmcv.imwrite(np.concatenate(rows)[..., ::-1], str(out))
+
+
+def draw_noisy(models: List[nn.Module], config: Config, out: Path, num_images: int = 3) -> None:
+    """Draw what models find on the noisy validation images with the most objects, side by side.
+
+    Args:
+        models (list[nn.Module]): Trained detectors, a column each.
+        config (Config): Its ``val_dataloader`` gives the noisy images.
+        out (Path): The picture to write.
+        num_images (int): Rows. Defaults to 3.
+    """
+    loader = Runner.build_dataloader(
+        dict(config.val_dataloader, num_workers=0, persistent_workers=False)
+    )
+    visualizer = Visualizer.get_current_instance()
+    visualizer.dataset_meta = loader.dataset.metainfo
+    visualizer.alpha = 0.3
+    data = loader.dataset
+    busiest = sorted(range(len(data)), key=lambda i: -len(data.get_data_info(i)['instances']))
+    rows = []
+    for index in busiest[:num_images]:
+        batch = loader.collate_fn([data[index]])
+        image = batch['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1]
+        panels = []
+        for model in models:
+            with torch.no_grad():
+                sample = model.test_step(copy.deepcopy(batch))[0].cpu()
+            visualizer.add_datasample(
+                '', np.ascontiguousarray(image), sample, draw_gt=False, pred_score_thr=0.3
+            )
+            panels.append(mmcv.imrescale(visualizer.get_image(), 3.0))
+        rows.append(np.concatenate(panels, axis=1))
     mmcv.imwrite(np.concatenate(rows)[..., ::-1], str(out))
