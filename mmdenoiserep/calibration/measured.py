@@ -111,8 +111,11 @@ def calibrate_measured(
     stock = output_error(model, modules, held_back)
     progress(f'stock: {_spell(stock)}; {len(streams)} of {len(modules)} layers write to a stream')
     tried: List[Choice] = []
-    best: Optional[Dict[str, Tensor]] = None
-    chosen: Optional[Choice] = None
+    best: Dict[str, Tensor] = {}
+
+    def total(choice: Choice) -> float:
+        return choice.error.total(keep_clean)
+
     for ridge, stream_ridge in ridges:
         _reset(modules)
         options = (keep_clean, ridge, stream_ridge, max_tokens, method, seed)
@@ -127,10 +130,11 @@ def calibrate_measured(
             error = output_error(model, modules, held_back)
             tried.append(Choice(ridge, stream_ridge, strength, error))
             progress(f'ridge {ridge:g}, {stream_ridge:g}, strength {strength:g}: {_spell(error)}')
-            if chosen is None or error.total(keep_clean) < chosen.error.total(keep_clean):
-                chosen, best = tried[-1], {n: d.weight.clone() for n, d in modules.items()}
+            if min(tried, key=total) is tried[-1]:
+                best = {n: d.weight.clone() for n, d in modules.items()}
     _reset(modules)
-    if not chosen.error.total(keep_clean) < stock.total(keep_clean):
+    chosen = min(tried, key=total)
+    if not total(chosen) < stock.total(keep_clean):
         raise ValueError(
             f'nothing that was tried is better than the stock network on held-back images: '
             f'{_spell(stock)} without, {_spell(chosen.error)} with denoisers'
