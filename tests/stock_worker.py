@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from importlib import metadata
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -16,6 +17,9 @@ from mmengine.config import utils as config_utils
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 from tiny import make_small, predict
+
+# For the `custom_imports` of configs in projects/, behind this script's own folder.
+sys.path.insert(1, str(Path(__file__).parent.parent))
 
 # As tools/*.py do, for the maintained line's mmseg.
 try:

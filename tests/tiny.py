@@ -39,6 +39,8 @@ def predict(model: nn.Module, data: dict) -> Dict[str, Tensor]:
         return {key: found[key] for key in ('bboxes', 'scores', 'labels', 'masks') if key in found}
     if 'seg_logits' in result:
         return dict(logits=result.seg_logits.data)
+    if 'pred_feature' in result:
+        return dict(feature=result.pred_feature)
     return dict(scores=result.pred_score)
 
 

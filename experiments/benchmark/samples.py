@@ -1,4 +1,4 @@
-"""A batch of one random image for any model of OpenMMLab."""
+"""Batches of random images for any model of OpenMMLab, and for those of projects/."""
 
 from typing import Tuple
 
@@ -16,7 +16,8 @@ def sample(
         config (Config): Of MMDetection, MMSegmentation or MMPretrain, by its ``default_scope``.
         size (tuple[int, int]): Height and width, at least 64.
         labelled (bool): Whether the samples are annotated. Defaults to True.
-        batch_size (int): Number of images. Defaults to 1.
+        batch_size (int): Number of images; for classification there are two of each label, as
+            triplet losses need them. Defaults to 1.
 
     Raises:
         ValueError: If the config is of another package.
@@ -30,10 +31,11 @@ def sample(
     scope = config.get('default_scope')
     if scope not in make:
         raise ValueError(f'there are no samples for default_scope={scope!r}, only for {list(make)}')
-    return dict(inputs=images, data_samples=[make[scope](size, labelled) for _ in images])
+    samples = [make[scope](size, labelled, index) for index in range(batch_size)]
+    return dict(inputs=images, data_samples=samples)
 
 
-def _detection(size, labelled):
+def _detection(size, labelled, index):
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
 
@@ -50,7 +52,7 @@ def _detection(size, labelled):
             masks=BitmapMasks(masks.numpy(), height, width),
         )
     metainfo = dict(
-        img_id=0,
+        img_id=index,
         img_path='image.png',
         img_shape=size,
         ori_shape=size,
@@ -63,7 +65,7 @@ def _detection(size, labelled):
     return out
 
 
-def _segmentation(size, labelled):
+def _segmentation(size, labelled, index):
     from mmseg.structures import SegDataSample
 
     out = SegDataSample(metainfo=dict(img_path='image.png', img_shape=size, ori_shape=size))
@@ -74,8 +76,9 @@ def _segmentation(size, labelled):
     return out
 
 
-def _classification(size, labelled):
+def _classification(size, labelled, index):
     from mmpretrain.structures import DataSample
 
     out = DataSample(metainfo=dict(img_path='image.png', img_shape=size, ori_shape=size))
-    return out.set_gt_label(3) if labelled else out
+    out.set_field(index % 2, 'camera')  # no label: re-identification needs it in testing too
+    return out.set_gt_label(3 + index // 2) if labelled else out
