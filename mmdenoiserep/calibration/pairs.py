@@ -155,9 +155,11 @@ class PairPass:
                 if of_output
                 else x.numel() // x.shape[denoiser.channel_dim]
             )
-            index = self._draw(total, batch.num_images, x.device)
-            z = _take(denoiser, layer, x, index, of_output)
-            for student, weight in batch.students:
+            drawn = self._draw(total, batch.num_images, x.device)
+            for place, (student, weight) in enumerate(batch.students):
+                # Each student has its part of the tokens: as many multiplications as for one.
+                index = None if drawn is None else drawn[place :: len(batch.students)]
+                z = _take(denoiser, layer, x, index, of_output)
                 z_student = _take(denoiser, layer, inputs[student], index, of_output)
                 if self.method == 'transport':
                     moments.add_unpaired(z, z_student)
