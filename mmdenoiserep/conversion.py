@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from .denoiser import Denoiser
 from .diffusion import Cascade
+from .network.layers import weight_of
 from .network.parametrization import attach, detach, parametrization_of
 from .network.targets import select_layers
 
@@ -94,7 +95,7 @@ def fuse_denoisers(model: nn.Module) -> nn.Module:
     # Cached: each W A is computed once, for the check and for the fusion.
     with parametrize.cached(), torch.no_grad():
         for name in inserted:
-            if not torch.isfinite(model.get_submodule(name).weight).all():
+            if not torch.isfinite(weight_of(model.get_submodule(name))).all():
                 raise ValueError(f'the fused weight of {name!r} is not finite; nothing was fused')
         for name, denoiser in inserted.items():
             # Where W_D = 0, W - c W 0 could still turn a -0.0 into 0.0: keep the stock bytes.
@@ -104,11 +105,8 @@ def fuse_denoisers(model: nn.Module) -> nn.Module:
 
 def denoisers(model: nn.Module) -> Dict[str, Denoiser]:
     """The denoisers of a network by the name of their layer, from step N to step 1."""
-    inserted = {
-        name: parametrization_of(layer)
-        for name, layer in model.named_modules()
-        if isinstance(parametrization_of(layer), Denoiser)
-    }
+    found = ((name, parametrization_of(layer)) for name, layer in model.named_modules())
+    inserted = {name: module for name, module in found if isinstance(module, Denoiser)}
     return dict(sorted(inserted.items(), key=lambda item: -item[1].step))
 
 

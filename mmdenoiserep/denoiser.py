@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .diffusion import Cascade
-from .network.layers import channel_dim_of, unknown_layer_message
-from .network.observation import Observed
+from .network.layers import channel_dim_of, unknown_layer_message, weight_of
+from .network.observation import NoisePredictor
 from .network.state_dict import refuse_other_steps
 from .network.tokens import sample_tokens
 from .network.weight_cache import WeightCache
@@ -28,7 +28,7 @@ LOSSES = ('l1', 'l2', 'l1+l2')
 REACHES = ('channel', 'kernel')
 
 
-class Denoiser(Observed, nn.Module):
+class Denoiser(NoisePredictor):
     r"""Linear, bias-free noise predictor :math:`D(x_t) = W_D x_t` of one layer.
 
     One denoising step maps the layer's input x to :math:`A x` with
@@ -67,9 +67,10 @@ class Denoiser(Observed, nn.Module):
         for name, value, known in (('loss', loss, LOSSES), ('reach', reach, REACHES)):
             if value not in known:
                 raise ValueError(f'{name} must be one of {known}, got {value!r}')
-        self.channel_dim = channel_dim_of(layer)
-        if self.channel_dim is None:
+        channel_dim = channel_dim_of(layer)
+        if channel_dim is None:
             raise ValueError(unknown_layer_message('layer', layer))
+        self.channel_dim = channel_dim
         self.cascade = cascade or Cascade()
         self.schedule = self.cascade.schedule
         self.step = step
@@ -78,22 +79,23 @@ class Denoiser(Observed, nn.Module):
         if reach == 'kernel' and self.cascade.noise != 'measured':
             raise ValueError("reach='kernel' goes with noise='measured'")
         groups = getattr(layer, 'groups', 1)
-        width = layer.weight.shape[1]
+        weight = weight_of(layer)
+        width = weight.shape[1]
         #: Whether A mixes positions, too.
-        self.spatial = reach == 'kernel' and layer.weight.shape[2:].numel() > 1
-        width = layer.weight[0].numel() if self.spatial else width
-        self.weight = nn.Parameter(layer.weight.new_zeros(groups, width, width))
+        self.spatial = reach == 'kernel' and weight.shape[2:].numel() > 1
+        width = weight[0].numel() if self.spatial else width
+        self.weight = nn.Parameter(weight.new_zeros(groups, width, width))
         # Saved with W_D: at another step the same W_D is another denoiser.
         schedule = self.schedule
         numbers = [step, schedule.num_steps, schedule.beta_start, schedule.beta_end, self.factor]
         self.register_buffer(
-            'diffusion', torch.tensor(numbers, dtype=torch.float32, device=layer.weight.device)
+            'diffusion', torch.tensor(numbers, dtype=torch.float32, device=weight.device)
         )
         self.cache = WeightCache()
         #: Whether the layer runs with its stock weight for now: it is its own teacher.
         self.bypassed = False
         #: Rows of the weight (kernel positions counted), which W A costs more than A x, a token.
-        self.rows = layer.weight.numel() // width
+        self.rows = weight.numel() // width
         self._explicit = False
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -182,8 +184,10 @@ class Denoiser(Observed, nn.Module):
             # Faster than einsum by a third, where W_D is wide.
             predicted = torch.matmul(self.weight, x_t.permute(1, 2, 0)).permute(2, 0, 1)
             error = predicted.reshape(noise.shape) - noise
-            l1 = error.abs().mean() if 'l1' in self.loss else 0.0
-            return l1 + error.square().mean() if 'l2' in self.loss else l1
+            if self.loss == 'l2':
+                return error.square().mean()
+            l1 = error.abs().mean()
+            return l1 if self.loss == 'l1' else l1 + error.square().mean()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         refuse_other_steps(state_dict, prefix, self.diffusion)

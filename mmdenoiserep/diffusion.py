@@ -45,8 +45,9 @@ class NoiseSchedule:
         self.num_steps = num_steps
         self.beta_start = beta_start
         self.beta_end = beta_end
-        kwargs = dict(dtype=torch.float64, device='cpu')  # also where the default is 'meta'
-        self.betas = torch.linspace(beta_start, beta_end, num_steps, **kwargs)
+        self.betas = torch.linspace(  # on the CPU also where the default is 'meta'
+            beta_start, beta_end, num_steps, dtype=torch.float64, device='cpu'
+        )
         self.alphas = 1 - self.betas
         self.alpha_bars = torch.cumprod(self.alphas, dim=0)
 

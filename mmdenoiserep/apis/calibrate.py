@@ -57,11 +57,11 @@ def calibrate_checkpoint(
     Args:
         config (Config): A DenoiseRep config.
         checkpoint (str): A stock checkpoint or one of the config, a file or an address.
-        out (str): Where the result is written, '*.pth', with its config beside it.
+        out (str): Where the result is written, ``*.pth``, with its config beside it.
         num_images (int): Images to see, over all processes. Defaults to 512.
         images (str, optional): A folder of images to take instead.
         fuse (bool): Whether to write a stock checkpoint and config. Defaults to False.
-        max_tokens (int, optional): See :func:`mmdenoiserep.calibration.calibrate`.
+        max_tokens (int, optional): See :func:`mmdenoiserep.calibrate`.
         seed (int): Chooses images and tokens. Defaults to 0.
         launcher (str): Of MMEngine's launchers. Defaults to 'none'.
         force (bool): Whether to replace files that are there. Defaults to False.

@@ -6,7 +6,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from ..denoiser import Denoiser
-from ..network.observation import Observed
+from ..network.observation import NoisePredictor
 from ..network.state_dict import DENOISER_KEY
 from ..stock.checkpoint import first_of, load_what_fits, weights_of
 
@@ -79,7 +79,7 @@ def _behind_the_backbone(model: nn.Module) -> Tuple[str, ...]:
     return tuple(
         f'{name}.'
         for name, module in model.named_modules()
-        if isinstance(module, Observed) and not isinstance(module, Denoiser)
+        if isinstance(module, NoisePredictor) and not isinstance(module, Denoiser)
     )
 
 
@@ -100,5 +100,5 @@ def _unwrapped(model: nn.Module) -> Optional[nn.Module]:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         if 'FullyShardedDataParallel' in type(model).__name__:
             return None
-        model = model.module
+        model = model.get_submodule('module')
     return model

@@ -19,7 +19,7 @@ from .verify import difference_to, explicit_features
 
 
 class FusionReport(NamedTuple):
-    """What :func:`fuse_checkpoint` wrote, and the difference that its check measured."""
+    """What :func:`mmdenoiserep.fuse_checkpoint` wrote, and what its check measured."""
 
     checkpoint: str
     config: str
@@ -55,7 +55,7 @@ def fuse_checkpoint(
     Args:
         config (str | Config): The DenoiseRep config that the checkpoint was trained with.
         checkpoint (str): The DenoiseRep checkpoint, loaded as weights only.
-        out (str): Where the fused checkpoint is written, '*.pth'.
+        out (str): Where the fused checkpoint is written, ``*.pth``.
         check (bool): Whether to compare features. Defaults to True.
         force (bool): Whether to replace files that are there. Defaults to False.
 
@@ -92,12 +92,12 @@ def fuse_model(
     check: bool = True,
     force: bool = False,
 ) -> FusionReport:
-    """Fuse a DenoiseRep model, in place, and write it as :func:`fuse_checkpoint` does.
+    """Fuse a DenoiseRep model, in place, and write it as :func:`mmdenoiserep.fuse_checkpoint` does.
 
     Args:
         config (Config): The DenoiseRep config of the model.
         model (nn.Module): On the CPU, in evaluation.
-        out (str): Where the fused checkpoint is written, '*.pth'.
+        out (str): Where the fused checkpoint is written, ``*.pth``.
         dataset_meta (dict, optional): What the checkpoint says of the data set.
         check (bool): Whether to compare features. Defaults to True.
         force (bool): Whether to replace files that are there. Defaults to False.

@@ -28,11 +28,11 @@ def pair_loader(
         degraded (str, optional): A folder with the degraded images instead.
         fresh (bool): Whether noise is drawn anew each time. Defaults to False.
     """
-    loader = copy.deepcopy(ConfigDict(loader))
+    pairs = copy.deepcopy(ConfigDict(loader))
     options = dict(noise=list(noise), degraded=degraded, fresh=fresh)
-    loader.dataset = dict(type='mmdenoiserep.PairDataset', dataset=loader.dataset, **options)
-    loader.collate_fn = dict(type=collate_pairs)
-    return loader
+    pairs.dataset = dict(type='mmdenoiserep.PairDataset', dataset=pairs.dataset, **options)
+    pairs.collate_fn = dict(type=collate_pairs)
+    return pairs
 
 
 def load_pairs(

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Iterator, List, NamedTuple
+from typing import Any, Iterator, List, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,15 +48,16 @@ def explicit_forward(layer: nn.Module, denoiser: Denoiser, x: Tensor, *args: Any
     position sees (unfold, A, flattened kernel)."""
     if not denoiser.spatial:
         return type(layer).forward(layer, denoiser.denoise(x), *args)
+    conv = cast(nn.Conv2d, layer)
     groups, width, _ = denoiser.weight.shape
     batched = x if x.ndim == 4 else x[None]
-    patches = take_patches(batched, layer).reshape(-1, groups, width)
+    patches = take_patches(batched, conv).reshape(-1, groups, width)
     change = torch.einsum('kgc,gdc->kgd', patches, denoiser.weight)
-    weight = layer.weight.reshape(groups, -1, width)
+    weight = conv.weight.reshape(groups, -1, width)
     y = torch.einsum('kgc,goc->kgo', patches - denoiser.factor * change, weight)
-    size = output_size(batched, layer)
+    size = output_size(batched, conv)
     y = y.reshape(*size, -1).permute(0, 3, 1, 2)
-    y = y if layer.bias is None else y + layer.bias[:, None, None]
+    y = y if conv.bias is None else y + conv.bias[:, None, None]
     return y if x.ndim == 4 else y[0]
 
 

@@ -93,7 +93,6 @@ def run_in_lockstep(
         ValueError: If the jobs do not come to the same layers in the same order.
     """
     threads = [_Thread(job) for job in jobs]
-    by_ident: Dict[int, _Thread] = {}
     passed: set = set()
 
     def pause(name: str, _: Denoiser, x: Tensor) -> None:
@@ -107,7 +106,8 @@ def run_in_lockstep(
 
     for thread in threads:
         thread.start()
-        by_ident[thread.ident] = thread
+    # All of them: a thread that is started has an identifier.
+    by_ident = {thread.ident: thread for thread in threads if thread.ident is not None}
     try:
         with observe_inputs(modules, pause, threads=list(by_ident)):
             while True:
@@ -120,7 +120,7 @@ def run_in_lockstep(
                 (name,) = layers
                 if name is None:
                     return [thread.value for thread in threads]
-                at_layer(name, [t.value for t in threads], [t.ident for t in threads])
+                at_layer(name, [t.value for t in threads], list(by_ident))
                 passed.add(name)
     finally:
         for denoiser in modules.values():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..conversion import denoisers
 from ..denoiser import Denoiser
+from ..network.parametrization import PREFIX
 from ..network.streams import Stream
 from ..network.tokens import draw, output_size, take_patches, take_tokens
 from ..stock.model import run_backbone
@@ -73,7 +74,7 @@ class PairPass:
             name: stream
             for name, stream in streams.items()
             if method == 'pairs'
-            and self.modules[name].weight.shape[1] == model.get_submodule(name).weight[0].numel()
+            and self.modules[name].weight.shape[1] == self._stock_weight(name)[0].numel()
         }
         self.keep_clean = keep_clean
         self.ridge = ridge
@@ -143,24 +144,25 @@ class PairPass:
         denoiser, stream = self.modules[name], self.streams.get(name)
         layer = self.model.get_submodule(name)
         groups, width, _ = denoiser.weight.shape
-        flat = layer.parametrizations.weight.original.reshape(groups, -1, width)
+        flat = self._stock_weight(name).reshape(groups, -1, width)
         rows = width if stream is None else flat.shape[1]
         moments = self._moments.get(name) or PairMoments(groups, width, rows, flat.device)
         # Positions are those of the output where it matters, else of the input.
-        of_output = isinstance(layer, nn.Conv2d) and (denoiser.spatial or stream is not None)
+        of_output = denoiser.spatial or stream is not None
+        conv = layer if of_output and isinstance(layer, nn.Conv2d) else None
         for batch in self._batches:
             x = inputs[batch.teacher]
             total = (
-                output_size(x, layer).numel()
-                if of_output
-                else x.numel() // x.shape[denoiser.channel_dim]
+                x.numel() // x.shape[denoiser.channel_dim]
+                if conv is None
+                else output_size(x, conv).numel()
             )
             drawn = self._draw(total, batch.num_images, x.device)
             for place, (student, weight) in enumerate(batch.students):
                 # Each student has its part of the tokens: as many multiplications as for one.
                 index = None if drawn is None else drawn[place :: len(batch.students)]
-                z = _take(denoiser, layer, x, index, of_output)
-                z_student = _take(denoiser, layer, inputs[student], index, of_output)
+                z = _take(denoiser, conv, x, index)
+                z_student = _take(denoiser, conv, inputs[student], index)
                 if self.method == 'transport':
                     moments.add_unpaired(z, z_student)
                     continue
@@ -195,6 +197,9 @@ class PairPass:
             raise ValueError(f'layer {name!r}: {error}') from None
         denoiser.weight.copy_(-change)
 
+    def _stock_weight(self, name: str) -> nn.Parameter:
+        return self.model.get_submodule(name).get_parameter(f'{PREFIX}original')
+
     def _draw(self, total: int, num_images: int, device: torch.device) -> Optional[Tensor]:
         count = None if self.max_tokens is None else self.max_tokens * num_images
         index = draw(total, count, self.generator)
@@ -202,15 +207,11 @@ class PairPass:
 
 
 def _take(
-    denoiser: Denoiser,
-    layer: nn.Module,
-    x: Tensor,
-    index: Optional[Tensor],
-    of_output: bool,
+    denoiser: Denoiser, conv: Optional[nn.Conv2d], x: Tensor, index: Optional[Tensor]
 ) -> Tensor:
-    if of_output:
-        return take_patches(x, layer, index).float()
-    return take_tokens(x, denoiser.channel_dim, index).float()
+    if conv is None:
+        return take_tokens(x, denoiser.channel_dim, index).float()
+    return take_patches(x, conv, index).float()
 
 
 def _apply(flat: Tensor, tokens: Tensor) -> Tensor:

@@ -209,7 +209,7 @@ def _full_precision_without_gpu(config: Config) -> None:
     wrapper = config.get('optim_wrapper') or {}
     if wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
         print_log('no GPU: training in float32 and not with AmpOptimWrapper', 'current', WARNING)
-        wrapper.type = 'OptimWrapper'
+        wrapper['type'] = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(key, None)
 

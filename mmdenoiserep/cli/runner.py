@@ -4,7 +4,7 @@ import os
 import os.path as osp
 import shutil
 from contextlib import suppress
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sized
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -91,8 +91,11 @@ def _missing_folders(path: str) -> List[str]:
 
 def _check_state(checkpoint: Any, path: str) -> None:
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
-    known = isinstance(meta, dict) and isinstance(checkpoint.get('message_hub'), dict)
-    if not known or not all(isinstance(meta.get(key), int) for key in ('epoch', 'iter')):
+    if not (
+        isinstance(meta, dict)
+        and isinstance(checkpoint.get('message_hub'), dict)
+        and all(isinstance(meta.get(key), int) for key in ('epoch', 'iter'))
+    ):
         raise ValueError(
             f'{path} holds no state of a training to resume; to start from its weights, give '
             'it as --cfg-options load_from=PATH without --resume'
@@ -101,7 +104,7 @@ def _check_state(checkpoint: Any, path: str) -> None:
 
 def _check_images(loader: Any, name: str) -> None:
     dataset = getattr(loader, 'dataset', None)
-    if hasattr(dataset, '__len__') and len(dataset) == 0:
+    if isinstance(dataset, Sized) and len(dataset) == 0:
         raise ValueError(
             f'there is no image in the data set of {name}_dataloader; look at its data_root, '
             'ann_file and data_prefix'

@@ -1,7 +1,8 @@
 """What :class:`DenoiseRepHook` does where noise is measured."""
 
+import math
 import os.path as osp
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -13,6 +14,7 @@ from ..apis.pairs import Noise, load_pairs, pair_loader
 from ..calibration import Pair, calibrate_measured
 from ..calibration.judge import OutputError, output_error
 from ..denoiser import Denoiser
+from ..network.observation import NoisePredictor
 from ..training.matched import MatchedLosses, matched_losses
 
 
@@ -20,7 +22,7 @@ class MeasuredTraining:
     """Pairs for a runner's training, the loss on them, and the best denoisers so far.
 
     Args:
-        modules (dict[str, Denoiser]): The denoisers of the model.
+        modules (dict[str, NoisePredictor]): What trains in the model.
         noise (Sequence[str | dict]): Degradations.
         keep_clean (float): κ.
         num_images (int): Images, over all processes, to start from and to judge by.
@@ -32,25 +34,29 @@ class MeasuredTraining:
 
     def __init__(
         self,
-        modules: Dict[str, Denoiser],
+        modules: Mapping[str, NoisePredictor],
         noise: Sequence[Noise],
         keep_clean: float,
         num_images: int,
         calibrated: bool,
     ) -> None:
-        cascades = [getattr(module, 'cascade', None) for module in modules.values()]
-        if any(cascade is None or cascade.noise != 'measured' for cascade in cascades):
+        self.modules = {
+            name: module
+            for name, module in modules.items()
+            if isinstance(module, Denoiser) and module.cascade.noise == 'measured'
+        }
+        if len(self.modules) < len(modules):
             raise ValueError(
                 'DenoiseRepHook(noise=...) trains denoisers of measured noise: give the backbone '
                 "noise='measured' (model.backbone.noise=measured)"
             )
-        self.modules = modules
         self.noise = list(noise)
         self.keep_clean = keep_clean
         self.num_images = num_images
         self.calibrated = calibrated
         self.held_back: List[Pair] = []
-        self.best: Optional[Tuple[float, Dict[str, Tensor]]] = None
+        #: The least error so far, and the denoisers that made it.
+        self.best: Tuple[float, Dict[str, Tensor]] = (math.inf, {})
 
     def prepare(self, runner: Runner, model: nn.Module) -> None:
         """Start from the closed form if asked to, and let the loop load pairs."""
@@ -68,8 +74,9 @@ class MeasuredTraining:
         if hasattr(loop, 'dataloader_iterator'):
             loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
         # MMPretrain's mixes images of a batch, which would part pairs.
-        if hasattr(getattr(model.data_preprocessor, 'batch_augments', None), 'augments'):
-            model.data_preprocessor.batch_augments = None
+        preprocessor: Any = model.data_preprocessor
+        if hasattr(getattr(preprocessor, 'batch_augments', None), 'augments'):
+            preprocessor.batch_augments = None
 
     def losses(
         self, model: nn.Module, inputs: Tensor, data_samples: Any, lambda_: float, forward: Callable
@@ -101,7 +108,7 @@ class MeasuredTraining:
         for module, mode in modes.items():
             module.training = mode
         total = error.total(self.keep_clean)
-        if self.best is None or total < self.best[0]:
+        if not self.best[1] or total < self.best[0]:
             self.best = (total, {n: m.weight.detach().clone() for n, m in self.modules.items()})
         runner.message_hub.update_scalar('train/output_error_degraded', error.degraded)
         runner.message_hub.update_scalar('train/output_error_clean', error.clean)
@@ -124,4 +131,4 @@ class MeasuredTraining:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """A model without what distributed training puts around it."""
-    return model.module if is_model_wrapper(model) else model
+    return model.get_submodule('module') if is_model_wrapper(model) else model

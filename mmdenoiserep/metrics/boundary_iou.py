@@ -113,7 +113,7 @@ def _boundaries(label: Tensor, ignored: Tensor, num_classes: int, distance: int)
     # All classes at once: a pixel is inside its own by more than the distance if the square
     # around it holds no other value. Beyond the image's border lies none of them.
     square = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
-    border = dict(borderType=cv2.BORDER_CONSTANT, borderValue=num_classes)
-    highest, lowest = cv2.dilate(classes, square, **border), cv2.erode(classes, square, **border)
+    highest = cv2.dilate(classes, square, borderType=cv2.BORDER_CONSTANT, borderValue=num_classes)
+    lowest = cv2.erode(classes, square, borderType=cv2.BORDER_CONSTANT, borderValue=num_classes)
     classes[highest == lowest] = num_classes
     return classes

@@ -2,8 +2,9 @@
 
 import os.path as osp
 import types
-from typing import Sequence, Union
+from typing import Sequence, Type, Union, cast
 
+from mmengine.model import BaseModule
 from torch import nn
 
 from ..conversion import without_denoisers
@@ -19,13 +20,13 @@ def redirect_init_weights(model: nn.Module) -> None:
     """
     if hasattr(model, 'init_weights'):
         # A bound method, so that a deepcopy of the model initializes itself.
-        model.init_weights = types.MethodType(_init_stock_weights, model)
+        vars(model)['init_weights'] = types.MethodType(_init_stock_weights, model)
 
 
 def _init_stock_weights(model: nn.Module) -> None:
     _refuse_fused(getattr(model, 'init_cfg', None))
     with without_denoisers(model):
-        type(model).init_weights(model)
+        cast(Type[BaseModule], type(model)).init_weights(model)
     # BaseModule's record of what was initialized, which it expects in every module.
     record = getattr(model, '_params_init_info', None)
     if record is not None:

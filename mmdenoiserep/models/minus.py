@@ -1,7 +1,7 @@
 """DenoiseRep⁻, the paper's ablation: denoising steps behind the backbone, which cost latency."""
 
 import math
-from typing import Optional, Sequence, Union
+from typing import List, Optional, Sequence, Tuple, Union, cast
 
 import torch
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -9,14 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..diffusion import NoiseSchedule
-from ..network.observation import Observed
+from ..network.observation import NoisePredictor
 from ..network.probe import with_example
 from ..network.tokens import sample_tokens
 from ..registry import MODELS
 from ..stock.model import tensors_in
 
+#: Of a backbone.
+Output = Union[Tensor, Tuple[Tensor, ...], List[Tensor]]
 
-class FeatureDenoiser(Observed, nn.Module):
+
+class FeatureDenoiser(NoisePredictor):
     r"""T reverse diffusion steps of a time-conditioned denoiser, on one level of features.
 
     A step maps x to :math:`x - C_1(t) D(x, t)`, t = T ... 1, without sampling noise, as
@@ -139,11 +142,9 @@ def feature_denoisers(model: nn.Module) -> dict:
     return {n: m for n, m in model.named_modules() if isinstance(m, FeatureDenoiser)}
 
 
-def _denoise_levels(
-    backbone: nn.Module, args: tuple, output: Union[Tensor, Sequence[Tensor]]
-) -> Union[Tensor, Sequence[Tensor]]:
+def _denoise_levels(backbone: nn.Module, args: tuple, output: Output) -> Output:
     # By the hook's own argument and not by a closure: a deepcopy (EMA) denoises with its own.
-    levels = backbone.feature_denoisers
+    levels = cast(nn.ModuleDict, backbone.feature_denoisers)
     if isinstance(output, Tensor):
         return levels['0'](output)
     return type(output)(levels[str(i)](x) if str(i) in levels else x for i, x in enumerate(output))

@@ -2,12 +2,12 @@
 
 A denoiser A fuses into W A wherever the layer is a weight of shape (out, in/groups, ...) applied to
 its input. Which layers are is known by their class; other packages' classes are made known by
-:func:`register_layer`.
+:func:`mmdenoiserep.register_layer`.
 """
 
-from typing import Dict, Optional, Type
+from typing import Dict, Optional, Type, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 #: By class: the dimension of the channels in its input. Negative, so that batched and unbatched
 #: inputs are served alike. A subclass counts as its parent as long as it inherits ``forward``.
@@ -48,10 +48,16 @@ def channel_dim_of(layer: nn.Module) -> Optional[int]:
     for cls in type(layer).__mro__:
         known = _CHANNEL_DIMS.get(cls)
         if known is not None and (
-            forward is cls.forward or getattr(forward, '__module__', '') == _MMCV_WRAPPERS
+            forward is getattr(cls, 'forward', None)
+            or getattr(forward, '__module__', '') == _MMCV_WRAPPERS
         ):
             return known
     return None
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight of a layer, its own or a computed one."""
+    return cast(Tensor, layer.weight)
 
 
 def is_denoisable(layer: nn.Module) -> bool:

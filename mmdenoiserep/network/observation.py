@@ -3,13 +3,14 @@
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock, get_ident
-from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Callable, Iterator, Mapping, Optional, Sequence, Tuple, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
-class Observed:
-    """Mixin of modules whose input others may look at.
+class Observed(nn.Module):
+    """Module whose input others may look at.
 
     Each observer belongs to the thread that opened its context: threads that share a model do not
     see each other's features. A copy has no observers.
@@ -28,10 +29,28 @@ class Observed:
         return {key: value for key, value in vars(self).items() if key != 'observers'}
 
 
+class NoisePredictor(Observed):
+    """What trains by its input: a denoiser of whatever kind."""
+
+    weight: nn.Parameter
+
+    def noise_loss(
+        self,
+        x: Tensor,
+        max_tokens: Optional[int] = None,
+        generator: Optional[torch.Generator] = None,
+    ) -> Tensor:
+        """The module's term of Loss_p for an input, a scalar."""
+        raise NotImplementedError
+
+
+AnyObserved = TypeVar('AnyObserved', bound=Observed)
+
+
 @contextmanager
 def observe_inputs(
-    modules: Dict[str, Observed],
-    observer: Callable[[str, Observed, Tensor], None],
+    modules: Mapping[str, AnyObserved],
+    observer: Callable[[str, AnyObserved, Tensor], None],
     threads: Optional[Sequence[int]] = None,
 ) -> Iterator[None]:
     """Show the inputs of all denoised layers to a function while the context is open.

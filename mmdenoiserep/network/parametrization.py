@@ -3,9 +3,9 @@
 On :mod:`torch.nn.utils.parametrize`. Stock state dicts go on loading while it is in.
 """
 
-from typing import Optional
+from typing import Any, Optional, Protocol, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .state_dict import load_stock_weight
@@ -54,14 +54,27 @@ def parametrization_of(layer: nn.Module) -> Optional[nn.Module]:
     """The first parametrization of a layer's weight, or None."""
     if not parametrize.is_parametrized(layer, 'weight'):
         return None
-    return layer.parametrizations.weight[0]
+    parametrizations: Any = layer.parametrizations
+    return parametrizations.weight[0]
+
+
+class _Companion(Protocol):
+    """What :func:`attach` asks of a parametrization."""
+
+    def receive(self, x: Tensor) -> Tensor: ...
+
+    def release(self) -> None: ...
+
+
+def _companion(layer: nn.Module) -> _Companion:
+    return cast(_Companion, parametrization_of(layer))
 
 
 def _receive(layer: nn.Module, args: tuple, kwargs: dict) -> tuple:
     if args:
-        return (parametrization_of(layer).receive(args[0]), *args[1:]), kwargs
-    return args, dict(kwargs, input=parametrization_of(layer).receive(kwargs['input']))
+        return (_companion(layer).receive(args[0]), *args[1:]), kwargs
+    return args, dict(kwargs, input=_companion(layer).receive(kwargs['input']))
 
 
 def _release(layer: nn.Module, args: tuple, output: object) -> None:
-    parametrization_of(layer).release()
+    _companion(layer).release()

@@ -1,7 +1,7 @@
 """The order in which data passes a network's layers, observed in one forward pass."""
 
 import copy
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, TypeVar
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ def default_examples(model: nn.Module) -> Iterator[Tensor]:
         # The first layer by module order need not be the one that takes the image.
         channels = list(dict.fromkeys((first.in_channels, 3)))
     # 64 suits most; position embeddings of fixed size want their training resolution.
-    sizes = [64, 224, 256, 384, 448, 512]
+    sizes: List[Union[int, Tuple[int, ...]]] = [64, 224, 256, 384, 448, 512]
     fixed = getattr(model, 'img_size', None)
     if fixed is not None:
         sizes.insert(1, fixed if isinstance(fixed, int) else tuple(fixed))

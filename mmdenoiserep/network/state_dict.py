@@ -22,7 +22,7 @@ def is_fused(state_dict: dict) -> bool:
 
 def mark_fused(state_dict: dict, layer: str) -> None:
     """Note in a state dict that the weight of a layer is fused."""
-    state_dict._metadata[layer][FUSED_MARK] = True
+    vars(state_dict)['_metadata'][layer][FUSED_MARK] = True
 
 
 def load_stock_weight(
@@ -46,7 +46,7 @@ def load_stock_weight(
             'it was put together from two checkpoints'
         )
     state_dict[f'{inner}original'] = state_dict.pop(stock)
-    for key, value in layer.parametrizations.weight[0].state_dict().items():
+    for key, value in layer.get_submodule('parametrizations.weight.0').state_dict().items():
         state_dict.setdefault(f'{inner}0.{key}', value)
 
 

@@ -72,7 +72,8 @@ def find_streams(
     seen = run(example) if example is not None else with_example(model, run)
     streams = {}
     for name in names:
-        stream = _stream_of(name, channel_dim_of(model.get_submodule(name)), seen)
+        channel_dim = channel_dim_of(model.get_submodule(name))
+        stream = None if channel_dim is None else _stream_of(name, channel_dim, seen)
         if stream is not None:
             streams[name] = stream
     return streams

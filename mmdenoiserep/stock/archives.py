@@ -1,7 +1,7 @@
 """The two formats of torch.save: a zip archive since PyTorch 1.6, a row of pickles before."""
 
 import zipfile
-from typing import Any, BinaryIO, Dict, List, Set
+from typing import Any, BinaryIO, Dict, Set
 
 import torch
 from torch import Tensor
@@ -150,10 +150,10 @@ def _read(record: Any, size: int) -> Tensor:
 
 
 def _read_into(raw: Tensor, file: Any) -> None:
-    target = memoryview(raw.numpy())
+    target = raw.numpy().data
     done = 0
     while done < len(target):
-        part: List[int] = file.read(min(CHUNK, len(target) - done))
+        part: bytes = file.read(min(CHUNK, len(target) - done))
         if not part:
             raise Refused('it is cut off')
         target[done : done + len(part)] = part

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from typing import Any, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
@@ -15,7 +15,7 @@ HOOKS = (
 )
 #: Types of ours by the stock type that does the same without us, with the options that it lacks
 #: (None) or calls otherwise, and those that it needs.
-STOCK_TYPES = {
+STOCK_TYPES: Dict[str, Tuple[str, dict, dict]] = {
     'BoundaryIoU': ('mmseg.IoUMetric', {'dilation_ratio': None}, {}),
     'ImageFolder': ('mmpretrain.CustomDataset', {'folder': 'data_prefix'}, {'with_label': False}),
 }

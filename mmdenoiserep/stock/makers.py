@@ -2,7 +2,7 @@
 
 from collections import Counter, OrderedDict
 from functools import cached_property
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ def fill(machine: Machine, target: Any, state: Any) -> None:
         if isinstance(state, dict) and '_metadata' in state:
             if not isinstance(state['_metadata'], dict):
                 raise Refused('_metadata that is no dict')
-            target._metadata = state['_metadata']
+            vars(target)['_metadata'] = state['_metadata']
     elif not numbers.fill(machine, target, state) and not isinstance(
         target, (Inert, Tensor, dict, set)
     ):
@@ -216,25 +216,23 @@ _INERT = {
     ('torch.nn.parameter', 'Buffer'),
     ('torch', 'Tensor'),
 }
-_MAKERS: Dict[Tuple[str, str], Maker] = {
-    key: Maker(function)
-    for key, function in {
-        ('torch._utils', '_rebuild_tensor'): _tensor,
-        ('torch._utils', '_rebuild_tensor_v2'): _tensor,
-        ('torch._utils', '_rebuild_tensor_v3'): _tensor_of_type,
-        ('torch._utils', '_rebuild_parameter'): _parameter,
-        ('torch._utils', '_rebuild_parameter_with_state'): _parameter,
-        ('torch._tensor', '_rebuild_from_type_v2'): _from_type,
-        ('torch', 'Size'): _size,
-        ('torch', 'device'): _inert,
-        ('collections', 'OrderedDict'): _ordered_dict,
-        ('collections', 'defaultdict'): _default_dict,
-        ('collections', 'Counter'): _counter,
-        ('builtins', 'set'): _set,
-        ('_codecs', 'encode'): numbers.encode,
-        ('numpy', 'dtype'): numbers.number_type,
-        ('numpy.core.multiarray', '_reconstruct'): numbers.array,
-        ('numpy.core.multiarray', 'scalar'): numbers.number,
-        ('mmengine.logging.history_buffer', 'HistoryBuffer'): numbers.history,
-    }.items()
+_FUNCTIONS: Dict[Tuple[str, str], Callable[..., Any]] = {
+    ('torch._utils', '_rebuild_tensor'): _tensor,
+    ('torch._utils', '_rebuild_tensor_v2'): _tensor,
+    ('torch._utils', '_rebuild_tensor_v3'): _tensor_of_type,
+    ('torch._utils', '_rebuild_parameter'): _parameter,
+    ('torch._utils', '_rebuild_parameter_with_state'): _parameter,
+    ('torch._tensor', '_rebuild_from_type_v2'): _from_type,
+    ('torch', 'Size'): _size,
+    ('torch', 'device'): _inert,
+    ('collections', 'OrderedDict'): _ordered_dict,
+    ('collections', 'defaultdict'): _default_dict,
+    ('collections', 'Counter'): _counter,
+    ('builtins', 'set'): _set,
+    ('_codecs', 'encode'): numbers.encode,
+    ('numpy', 'dtype'): numbers.number_type,
+    ('numpy.core.multiarray', '_reconstruct'): numbers.array,
+    ('numpy.core.multiarray', 'scalar'): numbers.number,
+    ('mmengine.logging.history_buffer', 'HistoryBuffer'): numbers.history,
 }
+_MAKERS = {key: Maker(function) for key, function in _FUNCTIONS.items()}

@@ -30,7 +30,7 @@ def build_model(config: Config, size: Optional[Sequence[int]] = None) -> nn.Modu
         part.setdefault('data_preprocessor', copy.deepcopy(config.data_preprocessor))
     preprocessor = part.get('data_preprocessor') or {}
     if size is not None and preprocessor.get('size'):
-        preprocessor.size = tuple(size)
+        preprocessor['size'] = tuple(size)
     init_default_scope(config.get('default_scope', 'mmengine'))
     return MODELS.build(part)
 

@@ -93,7 +93,8 @@ def fill_array(machine: Machine, target: np.ndarray, state: Any) -> None:
         raise Refused('an array of an impossible shape')
     values = values.reshape(shape, order='F' if by_column is True else 'C')
     # In place: others may refer to the array that has no values yet.
-    target.__setstate__((1, values.shape, values.dtype, False, values.tobytes()))
+    own = (1, values.shape, values.dtype, False, values.tobytes())
+    target.__setstate__(own)  # type: ignore[arg-type]  # NumPy's stub wants its own bool
 
 
 def fill_history(target: HistoryBuffer, state: Any) -> None:

@@ -1,23 +1,24 @@
 """Loss_p of a network, recorded while it runs."""
 
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Mapping, Optional
 
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..network.observation import observe_inputs
+from ..network.observation import NoisePredictor, observe_inputs
 
 
 @contextmanager
 def record_noise_losses(
-    modules: Dict[str, Denoiser], max_tokens: Optional[int] = None, seed: Optional[int] = None
+    modules: Mapping[str, NoisePredictor],
+    max_tokens: Optional[int] = None,
+    seed: Optional[int] = None,
 ) -> Iterator[Dict[str, Tensor]]:
     """Collect the noise loss of every layer that is called while the context is open.
 
     Args:
-        modules (dict[str, Denoiser]): The result of :func:`mmdenoiserep.denoisers`.
+        modules (dict[str, NoisePredictor]): The result of :func:`mmdenoiserep.denoisers`.
         max_tokens (int, optional): Most tokens on which a layer's loss is estimated at a call.
             Defaults to all.
         seed (int, optional): Seed of a generator for tokens and noise, so that the global one
@@ -30,7 +31,7 @@ def record_noise_losses(
     recorded: Dict[str, List[Tensor]] = {}
     generators: Dict[torch.device, torch.Generator] = {}
 
-    def record(name: str, denoiser: Denoiser, x: Tensor) -> None:
+    def record(name: str, denoiser: NoisePredictor, x: Tensor) -> None:
         if seed is not None and x.device not in generators:
             generators[x.device] = torch.Generator(x.device).manual_seed(seed)
         with torch.enable_grad():  # label-free training runs the backbone without a graph

@@ -18,7 +18,9 @@ def fuse_optimizer(optimizer: object) -> bool:
         bool: Whether it is fused now.
     """
     kinds = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
-    if type(optimizer) not in kinds or digit_version(torch.__version__) < digit_version('2.4.0'):
+    if not isinstance(optimizer, kinds) or type(optimizer) not in kinds:
+        return False  # a subclass may make another step
+    if digit_version(torch.__version__) < digit_version('2.4.0'):
         return False
     groups = optimizer.param_groups
     devices = {parameter.device.type for group in groups for parameter in group['params']}

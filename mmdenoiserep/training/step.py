@@ -1,12 +1,13 @@
 """One training step of the denoisers of a model, up to its losses."""
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
 
 from ..conversion import denoisers
-from ..network.observation import Observed
+from ..denoiser import Denoiser
+from ..network.observation import NoisePredictor
 from ..network.weight_cache import one_weight_per_step
 from .noise_loss import record_noise_losses
 
@@ -25,9 +26,9 @@ class Losses(NamedTuple):
     layers: Dict[str, Tensor]
 
 
-def trained_modules(model: nn.Module) -> Dict[str, Observed]:
+def trained_modules(model: nn.Module) -> Dict[str, NoisePredictor]:
     """What trains in a model: its denoisers, or where it is DenoiseRep⁻, its feature denoisers."""
-    others = {n: m for n, m in model.named_modules() if isinstance(m, Observed)}
+    others = {n: m for n, m in model.named_modules() if isinstance(m, NoisePredictor)}
     return dict(denoisers(model)) or others
 
 
@@ -68,7 +69,7 @@ def require_grad(parameters: List[nn.Parameter], flag: bool) -> None:
 
 
 def denoising_losses(
-    modules: Dict[str, Observed],
+    modules: Mapping[str, NoisePredictor],
     run: Callable[[], Any],
     lambda_: float = 1.0,
     max_tokens: Optional[int] = 256,
@@ -77,14 +78,14 @@ def denoising_losses(
     r"""Run a model once and give Loss = (1 - λ) Loss_l + λ Loss_p, in parts.
 
     Args:
-        modules (dict[str, Observed]): What trains: :func:`trained_modules`.
+        modules (dict[str, NoisePredictor]): What trains: :func:`trained_modules`.
         run (Callable): Runs the model. With λ < 1 it returns Loss_l as a dict of losses, as the
             models of OpenMMLab do, or as one scalar. With λ = 1 (label-free) its result is not
             used, no graph is made, and running the backbone is enough.
         lambda_ (float): λ in [0, 1]. Defaults to 1.
         max_tokens (int, optional): Most tokens on which a layer's noise loss is estimated. Defaults
             to 256; None takes all.
-        seed (int, optional): See :func:`record_noise_losses`.
+        seed (int, optional): See :func:`mmdenoiserep.training.noise_loss.record_noise_losses`.
 
     Returns:
         Losses: Their sum, ``sum(total.values())`` over the entries with 'loss' in their name, is
@@ -94,7 +95,7 @@ def denoising_losses(
         ValueError: If no denoised layer ran, or with 0 < λ < 1 no loss of the model has a gradient:
             reentrant activation checkpointing drops it where the base is frozen.
     """
-    caches = [module.cache for module in modules.values() if hasattr(module, 'cache')]
+    caches = [module.cache for module in modules.values() if isinstance(module, Denoiser)]
     with one_weight_per_step(caches), record_noise_losses(modules, max_tokens, seed) as noise:
         if lambda_ == 1:
             with torch.no_grad():

@@ -129,9 +129,8 @@ def noise_transform(noise: Union[str, dict]) -> dict:
     corruption, _, severity = noise.partition(':')
     if severity and not severity.isdigit():
         raise ValueError(f'noise is given as name:severity, with 1 to 5, got {noise!r}')
-    options = dict(corruption=corruption, severity=int(severity or 3))
-    Degrade(**options)  # refuses
-    return dict(type='mmdenoiserep.Degrade', **options)
+    degrade = Degrade(corruption, int(severity or 3))  # refuses
+    return dict(type='mmdenoiserep.Degrade', corruption=corruption, severity=degrade.severity)
 
 
 @contextmanager
