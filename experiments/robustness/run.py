@@ -93,8 +93,8 @@ def run(plan: Plan, args: argparse.Namespace, console: Console) -> None:
         if space:
             console.print(space, soft_wrap=True)
         console.print(
-            f'{len(plan.dataset)} images; {len(jobs)} of {every} measurements are to be made '
-            f'({len(plan.checkpoints)} checkpoints, {len(plan.noises)} noises with none)'
+            f'to measure: {len(jobs)} of {every} (checkpoints: {len(plan.checkpoints)}; noises, '
+            f'with none: {len(plan.noises)}), each on {len(plan.dataset)} images'
         )
         meter = Meter(len(jobs) * len(plan.dataset))
         measure(plan, jobs, meter)
