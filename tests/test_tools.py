@@ -56,7 +56,7 @@ def test_a_stock_config_trains_with_a_flag(stock_config_file, tmp_path):
 def test_flags_for_stock_configs_are_refused_elsewhere(config_file, stock_config_file, tmp_path):
     for path, flags, message in (
         (config_file, ['--denoiserep'], 'has denoisers already'),
-        (config_file, ['--mode', 'label-free'], '--targets and --mode go with --denoiserep'),
+        (config_file, ['--mode', 'label-free'], '--targets, --mode and --noise go with'),
         (stock_config_file, ['--denoiserep'], 'denoisers need a trained model'),
         ('mmnone::a.py', ['--denoiserep'], 'no package mmnone of OpenMMLab'),
         ('none.py', ['--denoiserep'], 'there is no config none.py'),

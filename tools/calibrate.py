@@ -38,7 +38,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file, or mmdet::folder/name.py')
     parser.add_argument('checkpoint', help='checkpoint file, or its address')
     parser.add_argument('out', help='the checkpoint to write, *.pth')
-    parser.add_argument('--num-images', type=int, default=512, help='default: 512')
+    parser.add_argument(
+        '--num-images', type=int, help='default: 512, and 256 of measured noise, which costs more'
+    )
     parser.add_argument(
         *('--images', '--clean'),
         metavar='FOLDER',
@@ -84,8 +86,10 @@ def parse_args() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     check_launcher(args.launcher)
     check_out(args.out, args.checkpoint, args.config, args.force)
+    measured = bool(args.noise or args.degraded)
+    default = 256 if measured else 512
     shared = dict(
-        num_images=args.num_images,
+        num_images=default if args.num_images is None else args.num_images,
         images=args.images,
         fuse=args.fuse,
         max_tokens=args.max_tokens,
@@ -93,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
         launcher=args.launcher,
         force=args.force,
     )
-    if args.noise or args.degraded:
+    if measured:
         report = calibrate_measured_checkpoint(
             load_measured_config(args.config, args.targets, args.cfg_options),
             args.checkpoint,

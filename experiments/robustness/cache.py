@@ -1,6 +1,8 @@
 """Corrupted images that are made once and kept."""
 
+import contextlib
 import hashlib
+import os
 import os.path as osp
 from importlib import metadata
 
@@ -8,7 +10,6 @@ import cv2
 import numpy as np
 from mmengine.registry import TRANSFORMS
 
-from mmdenoiserep.stock.checkpoint import atomic_write
 from mmdenoiserep.transforms.degrade import Degrade
 
 
@@ -51,8 +52,7 @@ class CachedDegrade(Degrade):
             if self.folder:
                 # Noise hardly compresses: more effort than the least is for nothing.
                 _, data = cv2.imencode('.png', degraded, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-                with atomic_write(path) as file:
-                    file.write(data.tobytes())
+                write(path, data.tobytes())
         results['img'] = degraded.astype(image.dtype)
         return results
 
@@ -67,6 +67,23 @@ class CachedDegrade(Degrade):
         key = hashlib.blake2b(text.encode() + image.tobytes(), digest_size=12).hexdigest()
         noise = f'{self.corruption}-{self.severity}-{self.seed}'
         return osp.join(self.folder, noise, f'{osp.splitext(osp.basename(name))[0]}-{key}.png')
+
+
+def write(path: str, data: bytes) -> None:
+    """Write a file that is complete as soon as it is there.
+
+    Without waiting for the disk, unlike ``atomic_write`` of the package: there are thousands of
+    them, and what a power failure leaves is no image and is made again.
+    """
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    temporary = f'{path}.{os.getpid()}.part'
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(data)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def noise_version() -> str:

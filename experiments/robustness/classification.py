@@ -9,6 +9,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 METRIC = 'top-1 accuracy'
+#: What :func:`of_images` gives.
+OF_IMAGES = "the right class's probability in %"
 
 
 def check(config: Config) -> None:

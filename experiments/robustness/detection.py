@@ -12,6 +12,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 METRIC = 'box AP'
+#: What :func:`of_images` gives.
+OF_IMAGES = 'AP of this image alone'
 MAX_DETECTIONS = 100
 #: Recalls at which COCO reads the precision.
 RECALLS = np.linspace(0, 1, 101)
@@ -133,8 +135,9 @@ def flatten(matches: list, categories: int, images: int) -> Dict[str, np.ndarray
 def score(arrays: Dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
     """AP in percent under every weighting of the images; see :func:`.classification.score`.
 
-    What ``COCOeval.accumulate`` makes of the images repeated as often as they count, without
-    going through it for each sample. NaN where a sample has no object.
+    What ``COCOeval.accumulate`` makes of the images repeated as often as they count (but for the
+    order of equal scores within an image, which is an accident in both), without going through it
+    for each sample. NaN where a sample has no object.
 
     An image that counts w times has each of its detections w times, next to each other in the
     order of the scores. Precisions are read off where a hit ends such a block: COCO takes the

@@ -14,7 +14,8 @@ import numpy as np
 from mmengine.device import get_device
 
 from experiments.study.bootstrap import resamples
-from mmdenoiserep.stock.checkpoint import atomic_write, load_exactly
+from mmdenoiserep.stock.checkpoint import load_exactly
+from mmdenoiserep.stock.files import atomic_write
 
 from .plan import CLEAN, Checkpoint, Noise, Plan
 from .progress import Meter

@@ -120,7 +120,7 @@ def draw(plan: Plan, scene: Scene, path: str) -> None:
         axis.set_title(title, fontsize=9)
         paint(axis, result, plan, scene.image)
     figure.suptitle(
-        f'{scene.kind}: {Path(plan.paths[scene.image]).name}, this image alone '
+        f'{scene.kind}: {Path(plan.paths[scene.image]).name}, {plan.task.OF_IMAGES} '
         f'{scene.before:.1f} → {scene.after:.1f}',
         fontsize=10,
     )

@@ -230,7 +230,7 @@ def read_checkpoints(paths: Sequence[str], model: nn.Module) -> List[Checkpoint]
     for path, file in zip(paths, files):
         if files.count(file) > 1:
             raise ValueError(f'the checkpoint {path} is named twice')
-        weights = weights_of(load_checkpoint_file(path))
+        weights = weights_of(load_checkpoint_file(path), path)
         if any('parametrizations.weight' in key for key in weights):
             raise ValueError(
                 f'{path} has denoisers, and the config is the stock one: fuse it first, with '

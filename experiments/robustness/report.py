@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.study.bootstrap import Difference
-from mmdenoiserep.stock.checkpoint import atomic_write
+from mmdenoiserep.stock.files import atomic_write
 
 from .plan import CLEAN, Plan
 from .summary import MEAN, RELATIVE, Cell, Scores, summarize

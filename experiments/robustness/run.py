@@ -9,11 +9,15 @@ docs/robustness.md says what the figures mean.
 """
 
 import argparse
+import os.path as osp
 import warnings
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from rich.console import Console
+
+from mmdenoiserep.cli import add_tool_arguments, at_least, run_tool
+from mmdenoiserep.cli.arguments import OPTIONS_HELP, ConfigOptions
+from mmdenoiserep.stock.files import check_writable
 
 from .measure import check_space, jobs_of, load_scores, measure
 from .pictures import draw_pictures
@@ -48,37 +52,36 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='default: work_dirs/robustness/<name of the config>')
     parser.add_argument(
         '--pictures',
-        type=int,
+        type=at_least(0),
         default=0,
         metavar='N',
         help='draw the N worst losses and the N best recoveries (default: 0)',
     )
     parser.add_argument(
-        '--replicates', type=int, default=1000, help='bootstrap samples (default: 1000)'
+        '--replicates', type=at_least(1), default=1000, help='bootstrap samples (default: 1000)'
     )
     parser.add_argument(
         '--no-cache', action='store_true', help='do not keep the corrupted images on the disk'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config'
-    )
-    args = parser.parse_args()
-    if args.replicates < 1 or args.pictures < 0:
-        parser.error('--replicates must be at least 1, and --pictures at least 0')
-    return args
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, help=OPTIONS_HELP)
+    add_tool_arguments(parser)
+    return parser.parse_args()
 
 
 def main() -> None:
-    args = parse_args()
+    run_tool(parse_args, test)
+
+
+def test(args: argparse.Namespace) -> None:
+    """Check everything, measure what is missing, report."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
     MMLogger.get_current_instance().setLevel('ERROR')
     warnings.simplefilter('ignore')
-    try:
-        run(read_plan(args), args, console)
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        raise SystemExit(f'test_robustness: {error}') from None
+    plan = read_plan(args)
+    check_writable(osp.join(plan.root, 'report.md'))
+    run(plan, args, console)
 
 
 def run(plan: Plan, args: argparse.Namespace, console: Console) -> None:
@@ -90,8 +93,8 @@ def run(plan: Plan, args: argparse.Namespace, console: Console) -> None:
         if space:
             console.print(space, soft_wrap=True)
         console.print(
-            f'{len(plan.dataset)} images; {len(jobs)} of {every} measurements are to be made '
-            f'({len(plan.checkpoints)} checkpoints, {len(plan.noises)} noises with none)'
+            f'to measure: {len(jobs)} of {every} (checkpoints: {len(plan.checkpoints)}; noises, '
+            f'with none: {len(plan.noises)}), each on {len(plan.dataset)} images'
         )
         meter = Meter(len(jobs) * len(plan.dataset))
         measure(plan, jobs, meter)

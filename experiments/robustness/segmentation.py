@@ -10,6 +10,8 @@ from torch import nn
 from experiments.study import segmentation
 
 METRIC = 'mIoU'
+#: What :func:`of_images` gives.
+OF_IMAGES = 'mIoU of this image alone'
 
 
 def check(config: Config) -> None:

@@ -111,29 +111,40 @@ def calibrate_measured(
     stock = output_error(model, modules, held_back)
     progress(f'stock: {_spell(stock)}; {len(streams)} of {len(modules)} layers write to a stream')
     tried: List[Choice] = []
-    best: Dict[str, Tensor] = {}
+
+    def solve(some: Sequence[Pair], ridge: Tuple[float, float]) -> Dict[str, Tensor]:
+        _reset(modules)
+        solver = PairPass(model, streams, keep_clean, *ridge, max_tokens, method, seed)
+        parts = _parts(some, images_per_pass)
+        for i, part in enumerate(parts):
+            solver.run(part, more=i + 1 < len(parts))
+        return {name: denoiser.weight.clone() for name, denoiser in modules.items()}
+
+    def judge(ridge: Tuple[float, float], strength: float) -> Choice:
+        choice = Choice(*ridge, strength, output_error(model, modules, held_back))
+        tried.append(choice)
+        text = f'ridge {ridge[0]:g}, of streams {ridge[1]:g}, strength {strength:g}'
+        progress(f'{text}: {_spell(choice.error)}')
+        return choice
 
     def total(choice: Choice) -> float:
         return choice.error.total(keep_clean)
 
-    for ridge, stream_ridge in ridges:
-        _reset(modules)
-        options = (keep_clean, ridge, stream_ridge, max_tokens, method, seed)
-        solver = PairPass(model, streams, *options)
-        parts = _parts(pairs, images_per_pass)
-        for i, part in enumerate(parts):
-            solver.run(part, more=i + 1 < len(parts))
-        solved = {name: d.weight.clone() for name, d in modules.items()}
-        for strength in strengths:
-            for name, denoiser in modules.items():
-                denoiser.weight.copy_(strength * solved[name])
-            error = output_error(model, modules, held_back)
-            tried.append(Choice(ridge, stream_ridge, strength, error))
-            progress(f'ridge {ridge:g}, {stream_ridge:g}, strength {strength:g}: {_spell(error)}')
-            if min(tried, key=total) is tried[-1]:
-                best = {n: d.weight.clone() for n, d in modules.items()}
+    best_ridge = ridges[0]
+    if len(ridges) > 1:  # chosen on some of the images
+        few = pairs[: max(1, len(pairs) // 4)]
+        trials = []
+        for ridge in ridges:
+            solve(few, ridge)
+            trials.append((total(judge(ridge, 1.0)), ridge))
+        best_ridge = min(trials)[1]
+    solved = solve(pairs, best_ridge)
+    choices = []
+    for strength in strengths:
+        _set(modules, solved, strength)
+        choices.append(judge(best_ridge, strength))
+    chosen = min(choices, key=total)
     _reset(modules)
-    chosen = min(tried, key=total)
     if not total(chosen) < stock.total(keep_clean):
         raise ValueError(
             f'nothing that was tried is better than the stock network on held-back images: '
@@ -141,8 +152,7 @@ def calibrate_measured(
         )
     groups = []
     for label, names in _groups(modules):
-        for name in names:
-            modules[name].weight.copy_(best[name])
+        _set({name: modules[name] for name in names}, solved, chosen.strength)
         groups.append((label, len(names), output_error(model, modules, held_back)))
     return MeasuredReport(stock, chosen, tried, groups)
 
@@ -163,6 +173,11 @@ def streams_of(
 def _reset(modules: Dict[str, Denoiser]) -> None:
     for denoiser in modules.values():
         denoiser.weight.zero_()
+
+
+def _set(modules: Dict[str, Denoiser], solved: Dict[str, Tensor], strength: float) -> None:
+    for name, denoiser in modules.items():
+        denoiser.weight.copy_(strength * solved[name])
 
 
 def _parts(pairs: Sequence[Pair], limit: Optional[int]) -> List[Sequence[Pair]]:

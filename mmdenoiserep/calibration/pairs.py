@@ -157,9 +157,11 @@ class PairPass:
                 if conv is None
                 else output_size(x, conv).numel()
             )
-            index = self._draw(total, batch.num_images, x.device)
-            z = _take(denoiser, conv, x, index)
-            for student, weight in batch.students:
+            drawn = self._draw(total, batch.num_images, x.device)
+            for place, (student, weight) in enumerate(batch.students):
+                # Each student has its part of the tokens: as many multiplications as for one.
+                index = None if drawn is None else drawn[place :: len(batch.students)]
+                z = _take(denoiser, conv, x, index)
                 z_student = _take(denoiser, conv, inputs[student], index)
                 if self.method == 'transport':
                     moments.add_unpaired(z, z_student)

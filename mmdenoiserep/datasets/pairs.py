@@ -59,6 +59,10 @@ class PairDataset(Dataset):
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
 
+    def get_data_info(self, index: int) -> dict:
+        """What is known of an image before it is loaded, for samplers."""
+        return self.clean.get_data_info(index)
+
     def __len__(self) -> int:
         return len(self.clean)
 

@@ -242,7 +242,7 @@ class DenoiseRepHook(Hook):
         last = runner.message_hub.get_info('last_ckpt')
         if self._measured is not None:
             self._measured.judge(runner, model)
-            last = self._measured.restore_best(runner, model)
+            last = self._measured.restore_best(runner)
         if self.fuse and self._fusable and runner.rank == 0:
             self._write_fused(runner, last)
 

@@ -119,17 +119,13 @@ class MeasuredTraining:
         return error
 
     @torch.no_grad()
-    def restore_best(self, runner: Runner, model: nn.Module) -> str:
+    def restore_best(self, runner: Runner) -> str:
         """Put the best denoisers back and save them as a checkpoint; its path."""
         for name, module in self.modules.items():
             module.weight.copy_(self.best[1][name])
-        wrapped, runner.model = runner.model, model
-        try:
-            runner.save_checkpoint(
-                runner.work_dir, 'best.pth', save_optimizer=False, save_param_scheduler=False
-            )
-        finally:
-            runner.model = wrapped
+        runner.save_checkpoint(
+            runner.work_dir, 'best.pth', save_optimizer=False, save_param_scheduler=False
+        )
         return osp.join(runner.work_dir, 'best.pth')
 
 

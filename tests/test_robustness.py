@@ -1,0 +1,460 @@
+"""The robustness benchmark: its figures by hand, and the tool on a model that is a threshold."""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from experiments.robustness import classification, detection, measure, plan, run, segmentation
+from experiments.robustness.plan import CLEAN, Noise
+from experiments.robustness.progress import Meter
+from experiments.robustness.summary import share, summarize
+from experiments.study.bootstrap import resamples
+
+pytest.importorskip('imagecorruptions')
+from experiments.robustness.cache import CachedDegrade
+from mmdenoiserep.transforms.degrade import BENCHMARK, HOLDOUT, Degrade
+
+TASKS = dict(mmpretrain=classification, mmdet=detection, mmseg=segmentation)
+
+
+# Images
+
+
+@pytest.mark.parametrize('corruption', [*BENCHMARK, *HOLDOUT])
+def test_a_kept_image_is_what_corrupting_it_again_gives(corruption, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+
+    def item(name: str = 'val/1.jpg', dtype=np.uint8) -> dict:
+        np.random.seed(int.from_bytes(os.urandom(4), 'little'))  # whatever happened before
+        return dict(img=image.astype(dtype), img_path=name)
+
+    expected = Degrade(corruption, 3)(item())['img']
+    transform = CachedDegrade(corruption, 3, folder=str(tmp_path))
+    assert (transform(item())['img'] == expected).all() and expected.dtype == np.uint8
+    (file,) = tmp_path.rglob('*.png')
+    before = file.stat().st_mtime_ns
+    again = transform(item())['img']
+    assert (again == expected).all() and file.stat().st_mtime_ns == before
+    # It is the file that is read; and floating images are corrupted as integers are.
+    cv2.imwrite(str(file), 255 - expected)
+    read = transform(item(dtype=np.float32))['img']
+    assert read.dtype == np.float32 and (read == 255 - expected).all()
+    # Another image, path or severity has a file of its own.
+    image = 255 - image
+    transform(item())
+    transform(item('train/1.jpg'))
+    CachedDegrade(corruption, 4, folder=str(tmp_path))(item())
+    assert len(list(tmp_path.rglob('*.png'))) == 4
+
+
+# Figures
+
+
+def boxes_at_random(generator, images: int):
+    """Objects and detections of a data set of COCO's format, hard cases among them."""
+    objects, found = [], []
+    for image in range(images):
+        # Many are equal across images; within one their order would be an accident.
+        scores = iter(generator.permutation(20) / 20)
+        for _ in range(image % 5):
+            x, y, w, h = generator.integers(1, 50, 4).tolist()
+            category = int(generator.integers(1, 5))  # 5 has no objects
+            crowd = int(generator.random() < 0.2)
+            objects.append(dict(image_id=image, bbox=[x, y, w, h], category_id=category))
+            objects[-1].update(area=w * h, iscrowd=crowd, id=len(objects))
+            for _ in range(generator.integers(1, 4)):
+                box = (np.array([x, y, w, h]) + generator.integers(-3, 4, 4)).clip(1).tolist()
+                score = float(next(scores))
+                category = category if generator.random() < 0.8 else 5
+                found.append(dict(image_id=image, bbox=box, score=score, category_id=category))
+    return objects, found
+
+
+def evaluated(objects: list, found: list, images: list):
+    """COCOeval over images, each as often as it is listed."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def repeated(entries: list) -> list:
+        out = []
+        for place, image in enumerate(images):
+            out += [dict(e, image_id=place) for e in entries if e['image_id'] == image]
+        return [dict(e, id=i + 1) for i, e in enumerate(out)]
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = dict(
+            images=[dict(id=i) for i in range(len(images))],
+            annotations=repeated(objects),
+            categories=[dict(id=i, name=str(i)) for i in range(1, 6)],
+        )
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(repeated(found)), 'bbox')
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ['all']
+        evaluation.params.maxDets = [100]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
+
+
+@pytest.mark.parametrize('cells', [detection.MOST_CELLS, 1])
+def test_ap_of_samples_is_that_of_pycocotools(cells, monkeypatch):
+    pytest.importorskip('pycocotools')
+    monkeypatch.setattr(detection, 'MOST_CELLS', cells)
+    objects, found = boxes_at_random(np.random.default_rng(0), 12)
+    whole = evaluated(objects, found, list(range(12)))
+    arrays = detection.flatten(whole.evalImgs, 5, 12)
+    assert arrays['ignored'].any() and not arrays['objects'][4].any()
+    counts = np.concatenate([resamples(12, 6), np.eye(12, dtype=int)[1:5]])
+    for row, score in zip(counts, detection.score(arrays, counts)):
+        precision = evaluated(objects, found, np.repeat(np.arange(12), row).tolist()).eval[
+            'precision'
+        ]
+        known = precision[precision > -1]
+        expected = 100 * known.mean() if known.size else np.nan
+        assert score == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    alone = detection.of_images(arrays)
+    np.testing.assert_allclose(alone, detection.score(arrays, np.eye(12, dtype=int)), rtol=1e-12)
+
+
+def test_the_figures_by_hand():
+    def samples(value: float) -> np.ndarray:
+        return np.full(11, value)
+
+    blur, snow = ([Noise(name, s) for s in (1, 5)] for name in ('defocus_blur', 'snow'))
+    stock = dict(zip([CLEAN, *blur, *snow], map(samples, (80.0, 60.0, 20.0, 80.0, 90.0))))
+    robust = dict(zip([CLEAN, *blur, *snow], map(samples, (78.0, 70.0, 30.0, 80.0, 90.0))))
+    lines = summarize(dict(stock=stock, robust=robust))
+    assert list(lines) == ['clean', 'defocus_blur', 'snow', 'mPC', 'rPC']
+    values = {line: (c['stock'].value.mean, c['robust'].value.mean) for line, c in lines.items()}
+    assert values['clean'] == (80, 78) and values['defocus_blur'] == (40, 50)
+    assert values['mPC'] == (62.5, 67.5)
+    assert values['rPC'] == pytest.approx((78.125, 100 * 67.5 / 78))
+    recovered = {line: cells['robust'].recovered for line, cells in lines.items()}
+    assert recovered['defocus_blur'] == pytest.approx((25, 25, 25))
+    assert recovered['mPC'] == pytest.approx([100 * 5 / 17.5] * 3)
+    assert recovered['snow'] is recovered['clean'] is recovered['rPC'] is None  # nothing was lost
+    assert lines['clean']['robust'].to_first == pytest.approx((-2, -2, -2))
+    assert lines['clean']['stock'].to_first is None
+
+
+def test_shares_are_paired_sample_by_sample():
+    loss = np.concatenate([[20.0], np.random.default_rng(0).uniform(10, 30, 1000)])
+    found = share(own=50 + loss / 2, reference=np.full(1001, 50.0), clean=50 + loss)
+    assert found == pytest.approx((50, 50, 50))  # half of it in every sample
+    # A loss that the interval does not tell from 0 has no share.
+    loss[1:101] *= -1
+    assert share(50 + loss / 2, np.full(1001, 50.0), 50 + loss) is None
+
+
+def test_the_line_moves_in_a_file():
+    stream = io.StringIO()
+    meter = Meter(6, pause=0, stream=stream)
+    for title in ('snow:1, stock', 'snow:1, robust'):
+        meter.start(title)
+        meter.advance(3)
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith('3 of 6 images') and 'snow:1, stock' in first and 'left' in first
+    assert second.startswith('6 of 6 images')
+    silent = io.StringIO()
+    Meter(1, pause=60, stream=silent).close()
+    assert not silent.getvalue()
+
+
+# The tool
+
+
+@MODELS.register_module(force=True)
+class Threshold(BaseModel):
+    """What is brighter than its one weight is the object: a model whose figures can be said."""
+
+    def __init__(self, scope: str, data_preprocessor: dict) -> None:
+        super().__init__(data_preprocessor)
+        self.scope = scope
+        self.backbone = nn.Module()
+        self.backbone.weight = nn.Parameter(torch.tensor(110.0))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        bright = inputs.mean(1) > self.backbone.weight
+        for map_, sample in zip(bright, data_samples):
+            if self.scope == 'mmpretrain':
+                here = map_.any().float()
+                sample.set_pred_score(torch.stack([1 - here, here]))
+            elif self.scope == 'mmseg':
+                from mmengine.structures import PixelData
+
+                sample.seg_logits = PixelData(data=torch.stack([~map_, map_]).float())
+                sample.pred_sem_seg = PixelData(data=map_[None].long())
+            else:
+                from mmengine.structures import InstanceData
+
+                y, x = torch.nonzero(map_, as_tuple=True)
+                boxes = torch.zeros(0, 4)
+                if len(x):
+                    edges = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+                    boxes = torch.stack(edges)[None].float()
+                sample.pred_instances = InstanceData(
+                    bboxes=boxes,
+                    scores=torch.ones(len(boxes)),
+                    labels=torch.zeros(len(boxes)).long(),
+                )
+        return data_samples
+
+
+def write_data(folder: Path) -> None:
+    """Dark images, six of ten with a bright box, in the formats of the three packages."""
+    for name in ('img', 'ann'):
+        (folder / name).mkdir(parents=True)
+    lines, images, annotations = [], [], []
+    for i in range(10):
+        image = np.full((40, 48, 3), 60, np.uint8)
+        if i < 6:
+            x, y = 4 + 2 * i, 5 + i
+            image[y : y + 10, x : x + 12] = 160
+            box = dict(id=i + 1, image_id=i, bbox=[x, y, 12, 10], category_id=1)
+            annotations.append(dict(box, area=120, iscrowd=0))
+        cv2.imwrite(str(folder / 'img' / f'{i}.png'), image)
+        cv2.imwrite(str(folder / 'ann' / f'{i}.png'), (image[..., 0] == 160).astype(np.uint8))
+        lines.append(f'{i}.png {int(i < 6)}')
+        images.append(dict(id=i, file_name=f'{i}.png', height=40, width=48))
+    (folder / 'labels.txt').write_text('\n'.join(lines))
+    categories = [dict(id=1, name='box')]
+    coco = dict(images=images, annotations=annotations, categories=categories)
+    (folder / 'coco.json').write_text(json.dumps(coco))
+
+
+PARTS = dict(
+    mmpretrain=dict(
+        preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+        dataset=dict(
+            type='CustomDataset',
+            data_prefix='img',
+            ann_file='labels.txt',
+            metainfo=dict(classes=['none', 'box']),
+        ),
+        pack=[dict(type='PackInputs')],
+    ),
+    mmdet=dict(
+        preprocessor=dict(type='mmdet.DetDataPreprocessor'),
+        dataset=dict(
+            type='CocoDataset',
+            data_prefix=dict(img='img/'),
+            ann_file='coco.json',
+            metainfo=dict(classes=('box',)),
+        ),
+        pack=[dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape'))],
+    ),
+    mmseg=dict(
+        preprocessor=dict(type='mmseg.SegDataPreProcessor', size=(40, 48)),
+        dataset=dict(
+            type='BaseSegDataset',
+            img_suffix='.png',
+            data_prefix=dict(img_path='img', seg_map_path='ann'),
+            metainfo=dict(classes=('none', 'box'), palette=[[0, 0, 0], [255, 0, 0]]),
+        ),
+        pack=[dict(type='LoadAnnotations'), dict(type='PackSegInputs')],
+    ),
+)
+
+
+def write_case(folder: Path, scope: str) -> Path:
+    """A config, its data, and checkpoints that are right without noise and with brightness."""
+    pytest.importorskip(scope)
+    write_data(folder / 'data')
+    parts = PARTS[scope]
+    pipeline = [dict(type='LoadImageFromFile'), *parts['pack']]
+    root = str(folder / 'data')
+    loader = dict(
+        batch_size=4,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=True),  # which the tool does not follow
+        # Serializing ends in a garbage collection, which takes a moment with all packages loaded.
+        dataset=dict(
+            parts['dataset'],
+            data_root=root,
+            test_mode=True,
+            serialize_data=False,
+            pipeline=pipeline,
+        ),
+    )
+    model = dict(type='mmengine.Threshold', scope=scope, data_preprocessor=parts['preprocessor'])
+    settings = dict(default_scope=scope, model=model, test_dataloader=loader)
+    settings['test_evaluator'] = dict(ann_file=f'{root}/coco.json') if scope == 'mmdet' else {}
+    path = folder / 'threshold.py'
+    path.write_text('\n'.join(f'{key} = {value!r}' for key, value in settings.items()))
+    for name, weight in (('stock', 110.0), ('robust', 220.0)):
+        state = {'backbone.weight': torch.tensor(weight)}
+        torch.save(dict(state_dict=state), folder / f'{name}.pth')
+    return path
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch, capsys):
+    """The tool, in this process: importing the packages takes longer than all that it does."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', sys.path.copy())
+    monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes.copy())
+
+    def call(*arguments) -> str:
+        command = ['test_robustness.py', *map(str, arguments)]
+        monkeypatch.setattr(sys, 'argv', command)
+        with warnings.catch_warnings():
+            run.main()
+        return capsys.readouterr().out
+
+    yield call
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def message(tool, capsys):
+    """What the tool says to what it refuses."""
+
+    def call(*arguments) -> str:
+        with pytest.raises(SystemExit):
+            tool(*arguments)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith('test_robustness: ')
+        return line
+
+    return call
+
+
+#: Clean and bright: of the stock model and of the other. All images look as if they had the object
+#: when they are bright, and none does to the other model without.
+EXPECTED = dict(mmpretrain=(100, 60, 40, 100), mmdet=(100, 0, 0, 100), mmseg=(100, 2, 49, 100))
+
+
+@pytest.mark.parametrize('scope', PARTS)
+def test_the_tool_measures_reports_and_goes_on(scope, tmp_path, tool, monkeypatch):
+    config = write_case(tmp_path, scope)
+    options = ('--corruptions', 'brightness', '--severities', 5, 5, '--work-dir', 'out')
+    options += ('--replicates', 50, '--pictures', 1)
+    shown = tool(config, 'stock.pth', 'robust.pth', *options)
+    scores = json.loads(Path('out', 'scores.json').read_text())
+    found = [
+        scores['noises'][name][noise]
+        for name in ('stock', 'robust')
+        for noise in ('clean', 'brightness:5')
+    ]
+    assert found == pytest.approx(EXPECTED[scope], abs=1.5)
+    cell = scores['lines']['brightness']['robust']
+    assert cell['recovered']['mean'] == pytest.approx(100)
+    assert cell['to_first']['mean'] == pytest.approx(found[3] - found[1])
+    assert scores['lines']['rPC']['stock']['value']['mean'] == pytest.approx(found[1])
+    assert scores['images'] == 10 and scores['metric'] == TASKS[scope].METRIC
+    assert 'brightness' in shown and 'rPC' in shown and 'at most 0.00 GiB' in shown
+    report = Path('out', 'report.md').read_text()
+    assert '| brightness | ' in report and '100 % [100, 100]' in report
+    assert Path('out', 'robustness.png').stat().st_size > 1000
+    assert len(list(Path('out', 'pictures').glob('recovery-*.png'))) == 1
+    assert len(list(Path('out', 'corrupted').rglob('*.png'))) == 10
+    kept = {path: path.stat().st_mtime_ns for path in Path('out', 'statistics').rglob('*.npz')}
+    assert len(kept) == 2 * 4
+    for path in kept:
+        np.load(path, allow_pickle=False)['fingerprint']
+
+    # Again: nothing is measured. The same figures without the cache.
+    monkeypatch.setattr(TASKS[scope], 'collect', lambda *_: pytest.fail('measured again'))
+    tool(config, 'stock.pth', 'robust.pth', *options)
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert json.loads(Path('out', 'scores.json').read_text()) == scores
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    tool(config, 'stock.pth', 'robust.pth', *options[:5], '--work-dir', 'new', '--no-cache')
+    assert json.loads(Path('new', 'scores.json').read_text())['noises'] == scores['noises']
+    assert not Path('new', 'corrupted').exists()
+
+
+def test_what_is_stale_or_damaged_is_measured_again(tmp_path, tool, monkeypatch):
+    config = write_case(tmp_path, 'mmpretrain')
+    options = ('--corruptions', 'fog', '--severities', 1, '--work-dir', 'out', '--replicates', 5)
+    measured = []
+    load = measure.load_exactly
+    monkeypatch.setattr(measure, 'load_exactly', lambda *a: measured.append(a[2]) or load(*a))
+    monkeypatch.setattr(run, 'write_report', lambda *_: None)
+
+    def new() -> list:
+        measured.clear()
+        tool(config, 'stock.pth', 'robust.pth', *options)
+        return list(measured)
+
+    assert new() == ['stock.pth', 'robust.pth'] * 2
+    assert new() == []
+    torch.save(dict(state_dict={'backbone.weight': torch.tensor(99.0)}), 'robust.pth')
+    assert new() == ['robust.pth'] * 2
+    (file,) = Path('out', 'statistics').glob('stock-*/fog-1.npz')
+    file.write_bytes(file.read_bytes()[:-30])
+    assert new() == ['stock.pth']
+    config.write_text(config.read_text().replace("'batch_size': 4", "'batch_size': 5"))
+    assert len(new()) == 4
+    labels = Path('data', 'labels.txt')
+    labels.write_text(labels.read_text().replace('0.png 1', '0.png 0'))
+    assert len(new()) == 4
+
+
+def test_what_cannot_be_measured_is_refused_in_one_line(tmp_path, message, monkeypatch):
+    config = write_case(tmp_path, 'mmpretrain')
+    monkeypatch.setattr(measure, 'measure', lambda *_: pytest.fail('went to work'))
+    monkeypatch.setattr(run, 'measure', lambda *_: pytest.fail('went to work'))
+    assert "no corruption 'rain'" in message(config, 'stock.pth', '--corruptions', 'rain')
+    assert 'must be 1 to 5, got 6' in message(config, 'stock.pth', '--severities', 6)
+    assert 'no checkpoint nil.pth' in message(config, 'stock.pth', 'nil.pth')
+    assert 'named twice' in message(config, 'stock.pth', tmp_path / 'stock.pth')
+    assert 'there is no config nil.py' in message('nil.py', 'stock.pth')
+
+    key = 'backbone.parametrizations.weight.original'
+    torch.save(dict(state_dict={key: torch.ones(())}), 'denoiserep.pth')
+    assert 'tools/fuse_ckpt.py CONFIG' in message(config, 'stock.pth', 'denoiserep.pth')
+    torch.save(dict(state_dict={'backbone.weight': torch.ones(()), 'x': torch.ones(1)}), 'more.pth')
+    assert "it has 'x'" in message(config, 'more.pth')
+
+    def refused(option: str) -> str:
+        return message(config, 'stock.pth', '--cfg-options', option)
+
+    assert 'has no test_dataloader' in refused('test_dataloader=None')
+    assert "default_scope is 'mmengine'" in refused('default_scope=mmengine')
+    assert 'dataset.data_root=PATH' in refused('test_dataloader.dataset.data_root=nil')
+    assert 'dataset.data_root=PATH' in refused('test_dataloader.dataset.indices=0')
+    assert 'three channels' in refused('test_dataloader.dataset.pipeline.0.color_type=grayscale')
+    assert 'LoadImage' in refused('test_dataloader.dataset.pipeline.0.type=Resize')
+    denoiserep = 'model.backbone.type=mmdenoiserep.DenoiseRepBackbone'
+    assert 'give the stock config' in refused(denoiserep)
+
+    usage = measure.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(measure.shutil, 'disk_usage', lambda _: usage._replace(free=10**4))
+    assert '--no-cache' in message(config, 'stock.pth')
+    cv2.imwrite(str(tmp_path / 'data' / 'img' / '3.png'), np.zeros((40, 20, 3), np.uint8))
+    assert '3.png is 20x40' in message(config, 'stock.pth')
+    (tmp_path / 'data' / 'img' / '3.png').unlink()
+    assert '3.png is missing' in message(config, 'stock.pth')
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, 'imagecorruptions', None)
+        assert 'pip install imagecorruptions' in message(config, 'stock.pth')
+
+
+def test_images_come_in_one_order(tmp_path):
+    config = plan.read_config(str(write_case(tmp_path, 'mmpretrain')), None)
+    assert config.test_dataloader.sampler == dict(type='DefaultSampler', shuffle=False)
+
+
+def test_checkpoints_are_told_apart_by_their_names():
+    files = [Path(p) for p in ('/a/stock.pth', '/b/x/best.pth', '/b/y/best.pth', '/c/best.pt')]
+    names = [plan.name_in(files, file) for file in files]
+    assert names == ['stock', 'x/best', 'y/best', 'best.pt']
