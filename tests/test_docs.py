@@ -24,23 +24,15 @@ from tools import ROOT
 
 README = ROOT / 'README.md'
 PAGES = [README, ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
-#: A section with this comment describes what is being built: its commands are not there yet.
-IN_WORK = '<!-- measured noise: in work'
 
 
 def by_name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def text_of(path: Path) -> str:
-    """A page without the sections that are in work."""
-    sections = re.split(r'^(?=## )', path.read_text(encoding='utf-8'), flags=re.MULTILINE)
-    return ''.join(section for section in sections if IN_WORK not in section)
-
-
 def blocks(path: Path, language: str) -> List[str]:
     """The fenced blocks of a language, each at its line, so that a traceback names the place."""
-    text = text_of(path)
+    text = path.read_text(encoding='utf-8')
     found = re.finditer(rf'^```{language}\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
     return ['\n' * text[: m.start(1)].count('\n') + m.group(1) for m in found]
 
@@ -73,6 +65,11 @@ def test_the_examples_run_in_order(monkeypatch):
     }
     assert changed == {'3.weight', '6.weight'}
     assert not torch.equal(augmented(namespace['images']), stock(namespace['images']))
+    robust = namespace['robust'].state_dict()
+    changed = {
+        key for key, value in robust.items() if not torch.equal(value, stock.state_dict()[key])
+    }
+    assert changed == {'0.weight', '3.weight', '6.weight'}
 
 
 def test_the_readme_in_python():
@@ -178,6 +175,21 @@ def test_the_flag_starts_at_the_zoo_and_ends_where_the_next_command_looks(monkey
 def test_targets_of_make_that_are_named_in_prose_exist():
     for path in PAGES:
         assert set(re.findall(r'`make ([a-z-]+)', prose(path))) <= targets_of_make(), path
+
+
+def test_flags_that_are_named_in_prose_exist():
+    sources = [
+        path.read_text(encoding='utf-8')
+        for folder in ('tools', 'experiments', 'mmdenoiserep/cli')
+        for path in (ROOT / folder).rglob('*.py')
+    ]
+    flags = {flag for text in sources for flag in re.findall(r"'(--[a-z][\w-]*)'", text)}
+    for path in PAGES:
+        named = re.findall(r'(?<=`)--[a-z][\w-]*', prose(path))
+        named += re.findall(
+            r'(?<= )--[a-z][\w-]*', ' '.join(re.findall(r'`tools/[^`]+`', prose(path)))
+        )
+        assert set(named) <= flags, path
 
 
 # Pages

@@ -37,14 +37,18 @@ RANDOMNESS = 'randomness.deterministic=False'
 
 
 @pytest.fixture(autouse=True)
-def _comparable(monkeypatch):
+def _comparable():
     """Float32 that is float32, not TensorFloat-32, to be compared with the CPU's."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, 'allow_tf32', False)
-    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    allowed = [backend.allow_tf32 for backend in backends]
     deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(False)
+    for backend in backends:
+        backend.allow_tf32 = False
+    torch.use_deterministic_algorithms(False)  # which an earlier test's Runner may have left on
     torch.manual_seed(0)
     yield
+    for backend, before in zip(backends, allowed):
+        backend.allow_tf32 = before
     torch.use_deterministic_algorithms(deterministic)
 
 
