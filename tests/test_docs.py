@@ -185,10 +185,8 @@ def test_flags_that_are_named_in_prose_exist():
     ]
     flags = {flag for text in sources for flag in re.findall(r"'(--[a-z][\w-]*)'", text)}
     for path in PAGES:
-        named = re.findall(r'(?<=`)--[a-z][\w-]*', prose(path))
-        named += re.findall(
-            r'(?<= )--[a-z][\w-]*', ' '.join(re.findall(r'`tools/[^`]+`', prose(path)))
-        )
+        spans = re.findall(r'`((?:--|tools/)[^`\n]+)`', prose(path))
+        named = re.findall(r'(?<!\S)--[a-z][\w-]*', ' '.join(spans))
         assert set(named) <= flags, path
 
 
