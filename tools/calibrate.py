@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
         '--method',
         choices=METHODS,
         default='pairs',
-        help='transport needs no pairs: the degraded images may show something else',
+        help='transport solves from second moments alone, as if the images were no pairs',
     )
     group.add_argument(
         '--images-per-pass',

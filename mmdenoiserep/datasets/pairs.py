@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch.utils.data import Dataset
 
 from ..registry import DATASETS
-from ..transforms.degrade import noise_transform, seeded
+from ..transforms.degrade import DEGRADE, noise_transform, seeded
 
 
 @DATASETS.register_module()
@@ -46,7 +46,7 @@ class PairDataset(Dataset):
             dict(type='mmdenoiserep.LoadDegraded', folder=degraded)
         ]
         if fresh:
-            steps = [dict(s, seed=None) if 'severity' in s else s for s in steps]
+            steps = [dict(s, seed=None) if s['type'] == DEGRADE else s for s in steps]
         self.clean = ROOT_DATASETS.build(copy.deepcopy(dataset))
         self.degraded = [
             ROOT_DATASETS.build(insert_behind_loading(dataset, step)) for step in steps

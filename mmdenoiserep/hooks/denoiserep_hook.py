@@ -150,11 +150,12 @@ class DenoiseRepHook(Hook):
             raise ValueError(
                 f'mode={self.mode!r} runs `model.backbone`, but {type(model).__name__} has none'
             )
-        if self.mode == 'label-aug' and runner.cfg.get('activation_checkpointing'):
+        through = self.mode == 'label-aug' or bool(self.noise)
+        if through and runner.cfg.get('activation_checkpointing'):
             raise ValueError(
-                "mode='label-aug' trains nothing under activation_checkpointing, which loses the "
-                'gradient where the base is frozen; set activation_checkpointing=None, or train '
-                'label-free'
+                f'mode={self.mode!r} trains nothing under activation_checkpointing, which loses '
+                'the gradient where the base is frozen; set activation_checkpointing=None, or '
+                'train label-free without noise'
             )
         if self.fuse and self._fusable:
             to_stock_config(runner.cfg)  # refuses now rather than after training
@@ -256,7 +257,10 @@ class DenoiseRepHook(Hook):
         data_samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
         if self._measured is not None:
             lambda_ = 1.0 if self.phase == 'label-free' else self.lambda_
-            return self._measured.losses(model, inputs, data_samples, lambda_, forward).total
+            with nullcontext() if self._checked else no_lost_gradients():
+                measured = self._measured.losses(model, inputs, data_samples, lambda_, forward)
+            self._checked = True
+            return measured.total
         if self.phase == 'label-free':
             run = lambda: run_backbone(model, inputs, data_samples)  # noqa: E731
             lambda_ = 1.0

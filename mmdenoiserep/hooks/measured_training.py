@@ -65,8 +65,7 @@ class MeasuredTraining:
         pairs, self.held_back = load_pairs(runner.cfg, model, self.noise, share, seed=seed)
         untrained = not any(module.weight.any() for module in self.modules.values())
         if self.calibrated and untrained:
-            report = calibrate_measured(model, pairs, self.held_back, self.keep_clean, seed=seed)
-            runner.logger.info(f'DenoiseRep: calibrated on measured noise\n{report}')
+            runner.logger.info(self._from_closed_form(model, pairs, seed))
         self.judge(runner, model)
         loader = pair_loader(runner.cfg.train_dataloader, self.noise, fresh=True)
         loop = runner.train_loop
@@ -77,6 +76,13 @@ class MeasuredTraining:
         preprocessor: Any = model.data_preprocessor
         if hasattr(getattr(preprocessor, 'batch_augments', None), 'augments'):
             preprocessor.batch_augments = None
+
+    def _from_closed_form(self, model: nn.Module, pairs: Sequence[Pair], seed: int) -> str:
+        try:
+            report = calibrate_measured(model, pairs, self.held_back, self.keep_clean, seed=seed)
+        except ValueError as error:  # no better than stock: training may be
+            return f'DenoiseRep: training starts from the stock weights: {error}'
+        return f'DenoiseRep: calibrated on measured noise\n{report}'
 
     def losses(
         self, model: nn.Module, inputs: Tensor, data_samples: Any, lambda_: float, forward: Callable

@@ -40,7 +40,7 @@ def DenoiseRepBackbone(
         pretrained (str, optional): Handed to the backbone: MMSegmentation's models put their own
             ``pretrained`` into the backbone's config.
         **cascade: Arguments of :class:`mmdenoiserep.Cascade`: ``schedule`` (a dict), ``estimate``,
-            ``noise_scale``, ``last_step``, ``spacing``.
+            ``noise_scale``, ``noise``, ``last_step``, ``spacing``.
 
     Returns:
         nn.Module: The stock backbone with denoisers.

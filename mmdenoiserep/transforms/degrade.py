@@ -31,6 +31,8 @@ BENCHMARK = (
     'pixelate',
     'jpeg_compression',
 )
+#: The type of a noise that is given by its name.
+DEGRADE = 'mmdenoiserep.Degrade'
 HOLDOUT = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
 #: Those that do not draw from NumPy's global generator.
 OWN_GENERATORS = ('impulse_noise', 'glass_blur')
@@ -130,7 +132,7 @@ def noise_transform(noise: Union[str, dict]) -> dict:
     if severity and not severity.isdigit():
         raise ValueError(f'noise is given as name:severity, with 1 to 5, got {noise!r}')
     degrade = Degrade(corruption, int(severity or 3))  # refuses
-    return dict(type='mmdenoiserep.Degrade', corruption=corruption, severity=degrade.severity)
+    return dict(type=DEGRADE, corruption=corruption, severity=degrade.severity)
 
 
 @contextmanager
