@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ import pytest
 from mmengine.registry import DefaultScope, init_default_scope
 
 TESTS = Path(__file__).parent
+# On a GPU deterministic mode, which resuming is tested in, needs it before CUDA starts.
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # for `import toy` and for `experiments`
 
 

@@ -76,12 +76,12 @@ def inference(case: Case) -> Dict[str, nn.Module]:
 
 def forward(case: Case, model: nn.Module) -> Step:
     """The forward pass of backbone and neck in evaluation, without gradient."""
-    inputs, _ = preprocess(model, case.batch())
-    extract = getattr(model, 'extract_feat', None) or model.backbone
+    inputs, samples = preprocess(model, case.batch())
+    extract = getattr(model, 'extract_feat', None)
 
     def run(_):
         with torch.no_grad(), case.autocast():
-            extract(inputs)
+            extract(inputs) if extract else run_backbone(model, inputs, samples)
 
     return Step(run)
 
@@ -90,11 +90,11 @@ def backbone_forward(case: Case) -> Step:
     """The stock backbone's forward pass on a training batch, without gradient."""
     model = case.build('stock')
     model.eval()
-    inputs, _ = preprocess(model, case.batch(), True)
+    inputs, samples = preprocess(model, case.batch(), True)
 
     def run(_):
         with torch.no_grad(), case.autocast():
-            run_backbone(model, inputs)
+            run_backbone(model, inputs, samples)
 
     return Step(run)
 
@@ -122,7 +122,10 @@ def denoising_step(case: Case, mode: str) -> Step:
         with case.autocast():
             data = model.data_preprocessor(batch, True)
             if mode == 'label-free':
-                lambda_, forward = 1.0, lambda: run_backbone(model, data['inputs'])
+                lambda_, forward = (
+                    1.0,
+                    lambda: run_backbone(model, data['inputs'], data.get('data_samples')),
+                )
             else:
                 lambda_, forward = LAMBDA, lambda: model(**data, mode='loss')
             losses = denoising_losses(modules, forward, lambda_, MAX_TOKENS, next(seeds))
@@ -141,9 +144,9 @@ def dense_step(case: Case) -> Step:
     optimizer = _optimizer(case, dense)
 
     def run(batch):
-        inputs, _ = preprocess(model, batch, True)
+        inputs, samples = preprocess(model, batch, True)
         with torch.no_grad(), case.autocast(), observe_inputs(modules, dense.observe):
-            run_backbone(model, inputs)
+            run_backbone(model, inputs, samples)
         optimizer.update_params(dense.loss())
 
     return Step(run, case.batch)
@@ -170,10 +173,10 @@ def breakdown(case: Case) -> Dict[str, Step]:
     model = case.build()
     freeze_base(model)
     modules = denoisers(model)
-    inputs, _ = preprocess(model, case.batch(), True)
+    inputs, samples = preprocess(model, case.batch(), True)
     features: Dict[str, torch.Tensor] = {}
     with torch.no_grad(), observe_inputs(modules, lambda name, _, x: features.update({name: x})):
-        run_backbone(model, inputs)
+        run_backbone(model, inputs, samples)
 
     def fuse(_):
         with torch.no_grad():
