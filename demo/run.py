@@ -114,12 +114,12 @@ def robust_table(clean: List['Row'], noisy: List['Row']) -> Table:
     key = 'coco/bbox_mAP'
     lost = clean[0].metrics[key] - noisy[0].metrics[key]
     for row, worse in zip(clean, noisy):
-        share = (worse.metrics[key] - noisy[0].metrics[key]) / lost if lost > 0 else float('nan')
+        gained = worse.metrics[key] - noisy[0].metrics[key]
         result.add_row(
             'stock' if row is clean[0] else row.name,
             f'{100 * row.metrics[key]:.1f}',
             f'{100 * worse.metrics[key]:.1f}',
-            '' if row is clean[0] else f'{100 * share:.0f} %',
+            '' if row is clean[0] or lost <= 0 else f'{100 * gained / lost:.0f} %',
         )
     return result
 
