@@ -46,6 +46,29 @@ def test_closed_form_is_the_least_squares_solution():
     assert torch.allclose(weight @ noisy, (1 - alpha_bar) ** 0.5 * identity.expand(2, 3, 3))
 
 
+@pytest.mark.parametrize('scale', [1.0, 3.0, 10.0])
+@torch.no_grad()
+def test_the_bound_holds_on_fewer_tokens_than_channels(scale):
+    """Rank-deficient moments are normal; their rounding must not reach 1 - abar."""
+    torch.manual_seed(0)
+    model = insert_denoisers(nn.Sequential(nn.Linear(512, 4)), ['0'])
+    moments = SecondMoments(denoisers(model))
+    features = scale * torch.relu(torch.randn(256, 512))
+    moments.update('0', denoisers(model)['0'], features)
+    weight = solve(moments.of('0'), denoisers(model)['0'])[0]
+    bound = (1 - NoiseSchedule().alpha_bar(1)) ** -0.5
+    largest = torch.linalg.eigvalsh(weight)[-1].item()
+    assert largest == pytest.approx(bound, rel=1e-4)  # in the directions that hold no feature
+
+
+def test_features_that_are_too_large_are_refused_in_one_line():
+    moment = 1e16 * torch.ones(1, 3, 3, dtype=torch.float64)
+    moment[0, 0, 0] = -1e16
+    with pytest.raises(ValueError, match='too large beside the noise') as error:
+        closed_form(moment, 0.9)
+    assert '\n' not in str(error.value)
+
+
 @pytest.mark.parametrize('shape', [(4, 3, 12, 12), (1, 3, 30, 20)])
 @torch.no_grad()
 def test_moments_are_those_of_all_tokens(shape, monkeypatch):
