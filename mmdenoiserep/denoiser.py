@@ -119,6 +119,7 @@ class Denoiser(NoisePredictor):
         self.show(x)
         tokens = x.numel() // x.shape[self.channel_dim]
         label_free = self.cache.pinned and not torch.is_grad_enabled() and not self.spatial
+        label_free = label_free and not self.bypassed
         self._explicit = label_free and 0 < tokens < self.rows
         if not self._explicit:
             return x

@@ -9,7 +9,7 @@ from toy import ToyBackbone
 
 from mmdenoiserep import Denoiser, denoisers, fuse_denoisers, insert_denoisers
 from mmdenoiserep.network.weight_cache import one_weight_per_step
-from mmdenoiserep.training import observe_inputs
+from mmdenoiserep.training import denoising_losses, observe_inputs, record_noise_losses
 
 
 @pytest.fixture
@@ -143,3 +143,17 @@ def test_a_label_free_step_denoises_the_input_where_there_are_few_tokens(model, 
         with pytest.raises(RuntimeError):
             model.conv1(torch.zeros(1, 1, 3, 3))
         assert not any(d._explicit for d in denoisers(model).values())
+
+
+@torch.no_grad()
+def test_what_the_last_layer_puts_out_is_not_computed_label_free(model, computed):
+    """No other denoiser sees it, so the losses are the same."""
+    modules, images = denoisers(model), torch.randn(4, 3, 60, 60)
+    with record_noise_losses(modules, 64, seed=0) as expected:
+        model(images)
+    model.eval()  # forgets
+    computed.clear()
+    losses = denoising_losses(modules, lambda: model(images), 1.0, 64, seed=0)
+    assert computed == [modules['conv1']] and not modules['conv2'].bypassed
+    for name, value in expected.items():
+        assert torch.equal(losses.layers[name], value)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..conversion import denoisers
 from ..denoiser import Denoiser
+from ..network.bypass import stock_weights
 from ..network.observation import NoisePredictor
 from ..network.weight_cache import one_weight_per_step
 from .noise_loss import record_noise_losses
@@ -98,7 +99,8 @@ def denoising_losses(
     caches = [module.cache for module in modules.values() if isinstance(module, Denoiser)]
     with one_weight_per_step(caches), record_noise_losses(modules, max_tokens, seed) as noise:
         if lambda_ == 1:
-            with torch.no_grad():
+            # What the last layer puts out reaches no other denoiser: its W A would be for nothing.
+            with torch.no_grad(), stock_weights(_last_of(modules)):
                 run()
             task: Dict[str, Any] = {}
         else:
@@ -115,6 +117,14 @@ def denoising_losses(
     total = scaled(task, 1 - lambda_)
     total['loss_denoise'] = lambda_ * torch.stack(list(noise.values())).sum()
     return Losses(total, {name: loss.detach() for name, loss in noise.items()})
+
+
+def _last_of(modules: Mapping[str, NoisePredictor]) -> Dict[str, Denoiser]:
+    """The denoiser that data passes last, if one does by its step."""
+    ordered = [(name, m) for name, m in modules.items() if isinstance(m, Denoiser)]
+    if len(ordered) > 1 and ordered[-1][1].step < ordered[-2][1].step:
+        return dict(ordered[-1:])
+    return {}
 
 
 def _has_graph(value: Any) -> bool:
