@@ -7,7 +7,7 @@ from torch import nn
 
 from ..conversion import denoisers
 from ..network.observation import observe_inputs
-from ..stock.model import preprocess, run_backbone
+from ..stock.model import evaluation, preprocess, run_backbone
 from .closed_form import solve
 from .moments import SecondMoments
 
@@ -52,24 +52,18 @@ def calibrate(
         if value is not None and value < 1:
             raise ValueError(f'{name} must be at least 1, got {value}')
     moments = SecondMoments(modules)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     seen = 0
-    try:
-        with observe_inputs(modules, moments.update):
-            for batch in batches:
-                left = None if num_images is None else num_images - seen
-                inputs, data_samples = preprocess(model, batch, training, left)
-                moments.max_tokens = max_tokens and max_tokens * len(inputs)
-                run_backbone(model, inputs, data_samples)
-                seen += len(inputs)
-                if progress:
-                    progress(len(inputs))
-                if seen == num_images:
-                    break
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation(model), observe_inputs(modules, moments.update):
+        for batch in batches:
+            left = None if num_images is None else num_images - seen
+            inputs, data_samples = preprocess(model, batch, training, left)
+            moments.max_tokens = max_tokens and max_tokens * len(inputs)
+            run_backbone(model, inputs, data_samples)
+            seen += len(inputs)
+            if progress:
+                progress(len(inputs))
+            if seen == num_images:
+                break
     moments.merge()
     solved = {name: solve(moments.of(name), denoiser) for name, denoiser in modules.items()}
     for name, denoiser in modules.items():

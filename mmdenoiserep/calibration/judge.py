@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..denoiser import Denoiser
 from ..network.bypass import stock_weights
-from ..stock.model import run_backbone, tensors_in
+from ..stock.model import run_backbone, spread, tensors_in
 from .pairs import Pair
 
 
@@ -41,7 +41,7 @@ def output_error(
     for pair in pairs:
         with stock_weights(modules):
             target = tensors_in(run_backbone(model, pair.clean, pair.data_samples))
-        rows = [torch.stack([spread(f) for f in target])]
+        rows = [torch.stack([spread(f.double()) for f in target])]
         for inputs in (pair.degraded, pair.clean):
             output = tensors_in(run_backbone(model, inputs, pair.data_samples))
             rows.append(
@@ -52,10 +52,3 @@ def output_error(
     all_reduce(total)
     degraded, clean = (total[1:] / total[0].clamp_min(1e-30)).mean(1).tolist()
     return OutputError(degraded, clean)
-
-
-def spread(feature: Tensor) -> Tensor:
-    """‖f − mean f‖² of a feature (N, C), (N, L, C) or (N, C, H, W), the mean for each channel."""
-    dims = (0, 2, 3) if feature.ndim == 4 else tuple(range(feature.ndim - 1))
-    feature = feature.double()
-    return (feature - feature.mean(dims, keepdim=True)).square().sum()

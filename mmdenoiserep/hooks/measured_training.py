@@ -15,6 +15,7 @@ from ..calibration import Pair, calibrate_measured
 from ..calibration.judge import OutputError, output_error
 from ..denoiser import Denoiser
 from ..network.observation import NoisePredictor
+from ..stock.model import evaluation
 from ..training.matched import MatchedLosses, matched_losses
 
 
@@ -108,11 +109,8 @@ class MeasuredTraining:
 
     def judge(self, runner: Runner, model: nn.Module) -> OutputError:
         """Measure the held-back pairs, and remember the denoisers if they are the best so far."""
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        error = output_error(model, self.modules, self.held_back)
-        for module, mode in modes.items():
-            module.training = mode
+        with evaluation(model):
+            error = output_error(model, self.modules, self.held_back)
         total = error.total(self.keep_clean)
         if not self.best[1] or total < self.best[0]:
             self.best = (total, {n: m.weight.detach().clone() for n, m in self.modules.items()})

@@ -1,7 +1,8 @@
 """The only two places that build a model from a config, or run its backbone on a batch."""
 
 import copy
-from typing import Any, Optional, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -96,3 +97,21 @@ def tensors_in(output: Any) -> list:
         return []
     values = output.values() if isinstance(output, dict) else output
     return [tensor for value in values for tensor in tensors_in(value)]
+
+
+def spread(feature: Tensor) -> Tensor:
+    """‖f − mean f‖² of a feature (N, C), (N, L, C) or (N, C, H, W), the mean for each channel."""
+    dims = (0, 2, 3) if feature.ndim == 4 else tuple(range(feature.ndim - 1))
+    return (feature - feature.mean(dims, keepdim=True)).square().sum()
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode while the context is open; then each module as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..denoiser import Denoiser
 from ..network.bypass import stock_weights
 from ..network.weight_cache import one_weight_per_step
-from ..stock.model import run_backbone, tensors_in
+from ..stock.model import run_backbone, spread, tensors_in
 from .step import scaled
 
 
@@ -74,8 +74,6 @@ def relative_error(output: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor
     """The mean over levels of ‖f̃ − f‖² / ‖f − mean f‖², a scalar in float32."""
     errors = []
     for a, b in zip(output, target):
-        dims = (0, 2, 3) if b.ndim == 4 else tuple(range(b.ndim - 1))
-        b = b.float()
-        spread = (b - b.mean(dims, keepdim=True)).square().sum()
-        errors.append((a.float() - b).square().sum() / spread.clamp_min(1e-12))
+        a, b = a.float(), b.float()
+        errors.append((a - b).square().sum() / spread(b).clamp_min(1e-12))
     return torch.stack(errors).mean()
