@@ -8,8 +8,9 @@ SETUP := scripts/setup_env.py
 SETUP_FILES := $(SETUP) setup.py $(filter-out requirements/docs.txt,$(wildcard requirements/*.txt))
 CLASSIC := .venv-classic/bin/python
 
-# On a busy machine threads that spin while they wait make everything many times slower.
-export OMP_WAIT_POLICY ?= passive
+# Threads that spin long while they wait make everything many times slower on a busy machine; those
+# that do not spin at all make small models slower than one thread does.
+export GOMP_SPINCOUNT ?= 5000
 
 # With PYTHON=/path/to/python an environment of the user's is used as it is; without, .venv is set up.
 ifdef PYTHON

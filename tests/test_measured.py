@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmcv.cnn.bricks import Conv2dAdaptivePadding
 from torch import nn
 from torch.nn import functional as F
 from toy import ToyBackbone
@@ -15,6 +16,7 @@ from mmdenoiserep.apis.verify import explicit_denoising, explicit_forward
 from mmdenoiserep.calibration import Pair, PairPass, calibrate_measured
 from mmdenoiserep.calibration.judge import output_error
 from mmdenoiserep.calibration.lockstep import Job, run_in_lockstep
+from mmdenoiserep.calibration.memory import images_at_once
 from mmdenoiserep.calibration.pair_moments import PairMoments
 from mmdenoiserep.network.bypass import stock_weights
 from mmdenoiserep.network.parametrization import attach
@@ -30,17 +32,22 @@ def convolutions(draw):
     groups = draw(st.sampled_from([1, 2, 4]))
     channels = groups * draw(st.integers(1, 3))
     depthwise = draw(st.booleans())
-    return nn.Conv2d(
+    shape = (
         channels,
         channels if depthwise else groups * draw(st.integers(1, 4)),
         draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+    )
+    options = dict(
         stride=draw(st.tuples(st.integers(1, 3), st.integers(1, 2))),
-        padding=draw(st.tuples(st.integers(0, 2), st.integers(0, 2))),
         dilation=draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
         groups=channels if depthwise else groups,
         bias=draw(st.booleans()),
-        padding_mode=draw(st.sampled_from(['zeros', 'reflect', 'replicate', 'circular'])),
     )
+    mode = draw(st.sampled_from(['zeros', 'reflect', 'replicate', 'circular', 'same']))
+    if mode == 'same':  # mmcv's, which EfficientNet is made of
+        return Conv2dAdaptivePadding(*shape, **options)
+    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    return nn.Conv2d(*shape, padding=padding, padding_mode=mode, **options)
 
 
 @settings(max_examples=150, deadline=None)
@@ -143,11 +150,11 @@ def pairs_of(count: int, size: int = 10, std: float = 0.3) -> list:
 
 def with_denoisers(model, **options):
     example = torch.zeros(1, 3, 10, 10)
-    options = dict(targets=['stem', 'conv.', 'fc', 'last'], reach='kernel', **options)
+    options = {'targets': ['stem', 'conv.', 'fc', 'last'], 'reach': 'kernel', **options}
     return insert_denoisers(model, cascade=MEASURED, example=example, **options)
 
 
-@pytest.mark.parametrize('keep_clean', [0.0, 0.5, 1.0])
+@pytest.mark.parametrize('keep_clean', [0.0, 0.3, 1.0])
 @torch.no_grad()
 def test_one_pass_is_one_pass_a_layer(residual, keep_clean):
     """Each layer's moments written out, on the students that earlier layers make."""
@@ -220,6 +227,48 @@ def test_images_that_do_not_fit_are_added_in_further_passes():
         solved.append([d.weight.clone() for d in denoisers(model).values()])
     assert torch.allclose(solved[0][0], solved[1][0], atol=1e-6)
     assert all(torch.isfinite(weight).all() for weight in solved[1])
+
+
+def test_passes_are_as_many_as_fit_into_memory(residual, monkeypatch):
+    """The widest layer of `Residual` holds 6 x 10 x 10 floats before and behind it."""
+    pair = pairs_of(1)[0]
+    alive = 4 * 3 * (2 * (6 + 6) * 100 + 4 * 100)  # of three passes
+    assert images_at_once(residual, pair, 20 * alive) == 20
+    assert images_at_once(residual, pair, 1) == len(pair.clean)
+    monkeypatch.setattr(
+        'mmdenoiserep.calibration.measured.images_at_once', lambda *args: 2 * len(pair.clean)
+    )
+    runs, said = [], []
+    run = PairPass.run
+    monkeypatch.setattr(
+        PairPass, 'run', lambda self, *args, **more: (runs.append(more), run(self, *args, **more))
+    )
+    calibrate_measured(
+        with_denoisers(residual),
+        pairs_of(4),
+        pairs_of(5)[4:],
+        ridges=[(0.1, 1)],
+        progress=said.append,
+    )
+    assert [more['more'] for more in runs] == [True, False]
+    assert any('images in a pass' in line for line in said)
+
+
+@torch.no_grad()
+def test_a_wide_layer_takes_as_many_tokens_as_it_needs(residual, monkeypatch):
+    monkeypatch.setattr('mmdenoiserep.calibration.pairs.LEAST_TOKENS', 1)
+    counts = {}
+    add = PairMoments.add
+
+    def counted(self, z, gain, weight):
+        width = self.gram.shape[-1]
+        counts[width] = counts.get(width, 0) + len(z)
+        add(self, z, gain, weight)
+
+    monkeypatch.setattr(PairMoments, 'add', counted)
+    model = with_denoisers(residual, targets=['stem'])
+    PairPass(model, {}, 0.5, 0.1, 0.1, max_tokens=100).run(pairs_of(4))
+    assert counts[27] == pytest.approx(8 * 27, abs=8)  # and not 100 an image
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         '--images-per-pass',
         type=at_least(1),
-        help='images whose activations are in memory at once (default: all)',
+        help='images whose activations are in memory at once (default: what fits into 4 GiB)',
     )
     parser.add_argument('--fuse', action='store_true', help='write a stock checkpoint')
     parser.add_argument(

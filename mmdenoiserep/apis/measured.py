@@ -68,7 +68,7 @@ def calibrate_measured_checkpoint(
         fuse (bool): Whether to write a stock checkpoint and config. Defaults to False.
         max_tokens (int, optional): Tokens per image and layer. Defaults to 256; None takes all.
         images_per_pass (int, optional): Images whose activations are in memory at once. Defaults
-            to all.
+            to as many as fit into 4 GiB.
         method (str): 'pairs', or 'transport', which needs no pairs.
         seed (int): Chooses images and tokens. Defaults to 0.
         launcher (str): Of MMEngine's launchers. Defaults to 'none'.

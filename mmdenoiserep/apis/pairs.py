@@ -81,7 +81,8 @@ def _pairs(loader, model: nn.Module, num_images: int) -> Iterator[Pair]:
         count = len(inputs) // 2
         keep = min(count, left)
         samples = None if data_samples is None else data_samples[:keep]
-        yield Pair(inputs[:keep], inputs[count : count + keep], samples)
+        # All of them are kept: not in the memory of a GPU.
+        yield Pair(inputs[:keep].cpu(), inputs[count : count + keep].cpu(), samples)
         left -= keep
         if left <= 0:
             return

@@ -10,6 +10,7 @@ from ..denoiser import Denoiser
 from ..network.streams import Stream, find_streams
 from ..stock.model import backbone_of
 from .judge import OutputError, output_error
+from .memory import images_at_once
 from .pairs import Pair, PairPass
 
 #: Ridges of layers that are solved by their own input, and of those that write to a stream.
@@ -17,7 +18,7 @@ RIDGES = ((0.01, 1.0), (0.1, 3.0))
 #: Strengths η of what was solved: A = I + η (A* − I).
 STRENGTHS = (1.0, 0.75, 0.5)
 #: Lines of the table of groups, at most.
-GROUPS = 8
+GROUPS = 4
 
 
 class Choice(NamedTuple):
@@ -87,7 +88,7 @@ def calibrate_measured(
         strengths (Sequence[float]): Candidates for η.
         max_tokens (int, optional): Tokens per image and layer. Defaults to 256.
         images_per_pass (int, optional): Images whose activations are in memory at once. Defaults to
-            all.
+            as many as fit into 4 GiB.
         method (str): 'pairs' or 'transport'.
         seed (int): Draws tokens.
         progress (Callable): Called with a line for each thing that is done.
@@ -110,6 +111,11 @@ def calibrate_measured(
     streams = streams_of(model, modules, held_back[0].clean[:1])
     stock = output_error(model, modules, held_back)
     progress(f'stock: {_spell(stock)}; {len(streams)} of {len(modules)} layers write to a stream')
+    if images_per_pass is None:
+        images_per_pass = images_at_once(model, pairs[0])
+    count = sum(len(pair.clean) for pair in pairs)
+    if images_per_pass < count:
+        progress(f'{images_per_pass} of {count} images in a pass')
     tried: List[Choice] = []
 
     def solve(some: Sequence[Pair], ridge: Tuple[float, float]) -> Dict[str, Tensor]:
@@ -151,9 +157,12 @@ def calibrate_measured(
             f'{_spell(stock)} without, {_spell(chosen.error)} with denoisers'
         )
     groups = []
-    for label, names in _groups(modules):
+    parts = _groups(modules)
+    for i, (label, names) in enumerate(parts):
         _set({name: modules[name] for name in names}, solved, chosen.strength)
-        groups.append((label, len(names), output_error(model, modules, held_back)))
+        last = i + 1 == len(parts)  # what was chosen
+        error = chosen.error if last else output_error(model, modules, held_back)
+        groups.append((label, len(names), error))
     return MeasuredReport(stock, chosen, tried, groups)
 
 
@@ -180,9 +189,7 @@ def _set(modules: Dict[str, Denoiser], solved: Dict[str, Tensor], strength: floa
         denoiser.weight.copy_(strength * solved[name])
 
 
-def _parts(pairs: Sequence[Pair], limit: Optional[int]) -> List[Sequence[Pair]]:
-    if limit is None:
-        return [pairs]
+def _parts(pairs: Sequence[Pair], limit: int) -> List[Sequence[Pair]]:
     count = max(1, limit // max(len(pair.clean) for pair in pairs))
     return [pairs[i : i + count] for i in range(0, len(pairs), count)]
 

@@ -1,17 +1,18 @@
 """What a layer's denoiser is solved from: moments of its input in the student, and of its gain."""
 
 import copy
+from typing import List, Tuple
 
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-#: Tokens that are multiplied in float32 before they are added in float64.
+#: Tokens that are multiplied at a time, in float32, before they are added in float64.
 BLOCK = 4096
 
 
 class PairMoments:
-    r"""E[z̃ z̃ᵀ], E[g z̃ᵀ] and E[z zᵀ], summed over any number of tokens.
+    r"""E[z̃ z̃ᵀ] and E[g z̃ᵀ], summed over any number of tokens; without pairs E[z zᵀ] for the latter.
 
     z̃ is the layer's input in the student, z that in the teacher, and g what a linear map of z̃ is
     to add: z − z̃, or for a layer that writes to a residual stream what its output is to gain.
@@ -25,24 +26,37 @@ class PairMoments:
 
     def __init__(self, groups: int, width: int, rows: int, device: torch.device) -> None:
         self.gram = torch.zeros(groups, width, width, dtype=torch.float64, device=device)
-        self.clean = torch.zeros_like(self.gram)
         self.cross = torch.zeros(groups, rows, width, dtype=torch.float64, device=device)
         self.weight = torch.zeros((), dtype=torch.float64, device=device)
+        self._waiting: List[Tuple[Tensor, Tensor, float]] = []
 
     def add(self, z: Tensor, gain: Tensor, weight: float) -> None:
         """Add tokens z̃ (K, G·width) and their gains (K, G·rows), float32."""
-        groups, rows, width = self.cross.shape
-        for a, b in zip(z.split(BLOCK), gain.split(BLOCK)):
-            a = a.reshape(-1, groups, width).transpose(0, 1)
-            b = b.reshape(-1, groups, rows).transpose(0, 1)
-            self.gram += weight * (a.transpose(1, 2) @ a)
-            self.cross += weight * (b.transpose(1, 2) @ a)
-        self.weight += weight * len(z)
+        self._waiting.append((z, gain, weight))
+        if sum(len(tokens) for tokens, _, _ in self._waiting) >= BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Multiply the tokens that wait: a product for each image would mostly add up matrices."""
+        groups = len(self.gram)
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        tokens, gains = (torch.cat(parts) for parts in list(zip(*waiting))[:2])
+        weights = torch.cat([torch.full((len(z), 1), w).to(z) for z, _, w in waiting])
+        for part in zip(tokens.split(BLOCK), gains.split(BLOCK), weights.split(BLOCK)):
+            a, b, weighted = (
+                x.reshape(len(x), groups, -1).transpose(0, 1)
+                for x in (part[0], part[1], part[2] * part[0])
+            )
+            self.gram += weighted.transpose(1, 2) @ a
+            self.cross += b.transpose(1, 2) @ weighted
+        self.weight += weights.double().sum()
 
     def add_unpaired(self, z: Tensor, z_student: Tensor) -> None:
         """Add tokens of the teacher and of the student that show different images."""
         groups, _, width = self.cross.shape
-        for total, tokens in ((self.clean, z), (self.gram, z_student)):
+        for total, tokens in ((self.cross, z), (self.gram, z_student)):
             for block in tokens.split(BLOCK):
                 block = block.reshape(-1, groups, width).transpose(0, 1)
                 total += block.transpose(1, 2) @ block / len(tokens)
@@ -50,11 +64,13 @@ class PairMoments:
 
     def clone(self) -> 'PairMoments':
         """A copy of the sums."""
+        self._flush()
         return copy.deepcopy(self)
 
     def merge(self) -> None:
         """Add up what the processes of a distributed run have seen."""
-        for total in (self.gram, self.clean, self.cross, self.weight):
+        self._flush()
+        for total in (self.gram, self.cross, self.weight):
             all_reduce(total)
 
     def regress(self, ridge: float) -> Tensor:
@@ -78,7 +94,7 @@ class PairMoments:
             Tensor: (G, width, width), float64.
         """
         student = _with_ridge(self.gram / self.weight, ridge)
-        teacher = _with_ridge(self.clean / self.weight, ridge)
+        teacher = _with_ridge(self.cross / self.weight, ridge)
         root, inverse = _power(student, 0.5), _power(student, -0.5)
         transport = inverse @ _power(root @ teacher @ root, 0.5) @ inverse
         return transport - torch.eye(transport.shape[-1]).to(transport)

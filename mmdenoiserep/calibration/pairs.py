@@ -16,6 +16,10 @@ from .lockstep import Job, run_in_lockstep
 from .pair_moments import PairMoments
 
 METHODS = ('pairs', 'transport')
+#: Tokens, over all images, for each entry of a layer's input: more of them do not change a solution
+#: that any images could tell, and cost the most of a pass where inputs are wide.
+TOKENS_PER_ENTRY = 8
+LEAST_TOKENS = 2**14
 #: Directions of a weight below this share of its largest are not used to write by.
 RANK = 1e-4
 
@@ -98,6 +102,7 @@ class PairPass:
             ValueError: If features are not finite, or images take different paths.
         """
         self._keep = more or bool(self._moments)
+        self._num_images = sum(len(pair.clean) for pair in pairs)
         jobs: List[Job] = []
         self._batches: List[_Batch] = []
         for pair in pairs:
@@ -157,7 +162,7 @@ class PairPass:
                 if conv is None
                 else output_size(x, conv).numel()
             )
-            drawn = self._draw(total, batch.num_images, x.device)
+            drawn = self._draw(total, batch.num_images, width, x.device)
             for place, (student, weight) in enumerate(batch.students):
                 # Each student has its part of the tokens: as many multiplications as for one.
                 index = None if drawn is None else drawn[place :: len(batch.students)]
@@ -200,8 +205,14 @@ class PairPass:
     def _stock_weight(self, name: str) -> nn.Parameter:
         return self.model.get_submodule(name).get_parameter(f'{PREFIX}original')
 
-    def _draw(self, total: int, num_images: int, device: torch.device) -> Optional[Tensor]:
-        count = None if self.max_tokens is None else self.max_tokens * num_images
+    def _draw(
+        self, total: int, num_images: int, width: int, device: torch.device
+    ) -> Optional[Tensor]:
+        count = None
+        if self.max_tokens is not None:
+            most = max(LEAST_TOKENS, TOKENS_PER_ENTRY * width)
+            share = -(-most * num_images // self._num_images)
+            count = min(self.max_tokens * num_images, share)
         index = draw(total, count, self.generator)
         return None if index is None else index.to(device)
 

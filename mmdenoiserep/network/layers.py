@@ -5,15 +5,17 @@ its input. Which layers are is known by their class; other packages' classes are
 :func:`mmdenoiserep.register_layer`.
 """
 
-from typing import Dict, Optional, Type, cast
+from typing import Dict, List, Optional, Type, cast
 
 from torch import Tensor, nn
 
 #: By class: the dimension of the channels in its input. Negative, so that batched and unbatched
 #: inputs are served alike. A subclass counts as its parent as long as it inherits ``forward``.
 _CHANNEL_DIMS: Dict[Type[nn.Module], int] = {nn.Linear: -1, nn.Conv2d: -3}
-#: mmcv's subclasses have a forward of their own, for empty inputs under old releases of PyTorch.
-_MMCV_WRAPPERS = 'mmcv.cnn.bricks.wrappers'
+#: Subclasses of mmcv's that have a forward of their own and are linear in their weight all the
+#: same: for empty inputs under old releases of PyTorch, and with TensorFlow's padding.
+_SAME_PADDING = 'mmcv.cnn.bricks.conv2d_adaptive_padding'
+_MMCV_LAYERS = ('mmcv.cnn.bricks.wrappers', _SAME_PADDING)
 
 
 def register_layer(cls: Type[nn.Module], channel_dim: int) -> Type[nn.Module]:
@@ -49,10 +51,22 @@ def channel_dim_of(layer: nn.Module) -> Optional[int]:
         known = _CHANNEL_DIMS.get(cls)
         if known is not None and (
             forward is getattr(cls, 'forward', None)
-            or getattr(forward, '__module__', '') == _MMCV_WRAPPERS
+            or getattr(forward, '__module__', '') in _MMCV_LAYERS
         ):
             return known
     return None
+
+
+def padding_of(conv: nn.Conv2d, height: int, width: int) -> List[int]:
+    """What a convolution puts around its input: [left, right, top, bottom]."""
+    if getattr(type(conv).forward, '__module__', '') != _SAME_PADDING:
+        return list(conv._reversed_padding_repeated_twice)
+    padding: List[int] = []
+    for i, side in ((1, width), (0, height)):
+        last = (-(-side // conv.stride[i]) - 1) * conv.stride[i]  # where the last window begins
+        total = max(last + (conv.kernel_size[i] - 1) * conv.dilation[i] + 1 - side, 0)
+        padding += [total // 2, total - total // 2]
+    return padding
 
 
 def weight_of(layer: nn.Module) -> Tensor:

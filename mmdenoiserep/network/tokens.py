@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .layers import padding_of
+
 
 def sample_tokens(
     x: Tensor,
@@ -66,12 +68,12 @@ def take_tokens(x: Tensor, channel_dim: int, index: Optional[Tensor] = None) -> 
 def pad_as(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """The input of a convolution, (N, C, H, W), behind the padding that it does itself."""
     mode = 'constant' if conv.padding_mode == 'zeros' else conv.padding_mode
-    return F.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
+    return F.pad(x, padding_of(conv, *x.shape[-2:]), mode=mode)
 
 
 def output_size(x: Tensor, conv: nn.Conv2d) -> torch.Size:
     """(N, H', W') of a convolution's output for an input (N, C, H, W)."""
-    padding = conv._reversed_padding_repeated_twice
+    padding = padding_of(conv, *x.shape[-2:])
     sides = (x.shape[-2] + padding[2] + padding[3], x.shape[-1] + padding[0] + padding[1])
     return torch.Size(
         (

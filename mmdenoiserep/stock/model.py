@@ -71,9 +71,12 @@ def run_backbone(model: nn.Module, inputs: Tensor, data_samples: Any = None) -> 
 
     Args:
         model (nn.Module): A model with ``run_backbone`` or ``backbone``, else the network itself.
-        inputs (Tensor): Preprocessed images, (N, ...).
+        inputs (Tensor): Preprocessed images, (N, ...), on any device.
         data_samples (Any): Those of the images, or None.
     """
+    parameter = next(model.parameters(), None)
+    if parameter is not None:
+        inputs = inputs.to(parameter.device)
     own = getattr(model, 'run_backbone', None)
     if own is not None:
         return own(inputs, data_samples)
