@@ -20,6 +20,7 @@ from experiments.study.movement import change_of_checkpoint
 from experiments.study.plan import read_study, setting_name
 from experiments.study.reliability import calibration_error
 from experiments.study.report import validation_curve, validation_steps
+from mmdenoiserep.cli import load_config
 from tools import environment
 
 ROOT = Path(__file__).parent.parent
@@ -226,7 +227,7 @@ def write_study(folder: Path, **changes) -> Path:
 )
 def test_a_study_that_makes_no_sense_is_refused(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        read_study(str(write_study(tmp_path, **changes)), str(tmp_path))
+        read_study(load_config(str(write_study(tmp_path, **changes))), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_arms_of_another_budget_are_refused(options, place, tmp_path):
     parts = {'arms': {**STUDY['arms']}, 'ablations': {**STUDY['ablations']}}
     parts['arms' if place == 'grid' else place]['greedy'] = arm
     with pytest.raises(ValueError, match=r"arm 'greedy' and the control .* differ in their budget"):
-        read_study(str(write_study(tmp_path, **parts)), str(tmp_path))
+        read_study(load_config(str(write_study(tmp_path, **parts))), str(tmp_path))
 
 
 def test_test_images_that_chose_the_settings_are_refused(tmp_path):
@@ -256,11 +257,11 @@ def test_test_images_that_chose_the_settings_are_refused(tmp_path):
     with (tmp_path / 'baseline.py').open('a') as file:
         file.write('test_dataloader = dict(dataset=dict(split="val"))\n')
     with pytest.raises(ValueError, match='validation and test are the same images'):
-        read_study(str(path), str(tmp_path))
+        read_study(load_config(str(path)), str(tmp_path))
 
 
 def test_unlabelled_images_come_on_top_of_the_training_set(tmp_path):
-    study = read_study(str(write_study(tmp_path)), str(tmp_path))
+    study = read_study(load_config(str(write_study(tmp_path))), str(tmp_path))
     config = arm_config(study.base, study.arms['merged'], study.extra, {})
     parts = config.train_dataloader.dataset.datasets
     assert [part.split for part in parts] == ['train', 'val']
@@ -277,7 +278,7 @@ def test_all_combinations_of_a_grid_are_candidates():
 def test_the_studies_of_the_documentation_are_sound(name, tmp_path):
     package = dict(detection='mmdet', segmentation='mmseg').get(name, 'mmpretrain')
     pytest.importorskip(package)
-    study = read_study(str(STUDIES / f'{name}.py'), str(tmp_path))
+    study = read_study(load_config(str(STUDIES / f'{name}.py')), str(tmp_path))
     assert len(study.seeds) >= 5
     assert study.arms.keys() >= {'continued', 'label-free', 'closed form', 'label-aug', 'merged'}
 

@@ -64,6 +64,32 @@ class Job(NamedTuple):
             return ('train', *self.splits)
         return tuple(s for s in self.splits if not osp.isfile(statistics_file(self.folder, s)))
 
+    def run(self) -> None:
+        """Do what is missing of a job; complete or not at all, part by part."""
+        read_weights_only()  # this is a process of its own
+        todo = self.missing()
+        if 'train' in todo:
+            for split in ('val', 'test'):  # of an earlier config
+                Path(statistics_file(self.folder, split)).unlink(missing_ok=True)
+            begin = time.perf_counter()
+            checkpoint, config = _train(self)
+            _write_json(
+                osp.join(self.folder, 'done.json'),
+                dict(
+                    fingerprint=self.fingerprint(),
+                    checkpoint=checkpoint,
+                    config=config,
+                    seconds=time.perf_counter() - begin,
+                ),
+            )
+        record = read_record(self.folder)
+        for split in todo:
+            if split != 'train':
+                config = Config.fromfile(record['config'])
+                arrays = evaluate(config, record['checkpoint'], split)
+                with atomic_write(statistics_file(self.folder, split)) as file:
+                    np.savez(file, **arrays)
+
 
 def read_record(folder: str) -> Dict[str, Any]:
     """What a finished job has noted: its fingerprint, checkpoint, config and seconds; or {}."""
@@ -74,33 +100,6 @@ def read_record(folder: str) -> Dict[str, Any]:
 def statistics_file(folder: str, split: str) -> str:
     """Where the statistics of a split's images are."""
     return osp.join(folder, f'{split}.npz')
-
-
-def run_job(job: Job) -> None:
-    """Do what is missing of a job; complete or not at all, part by part."""
-    read_weights_only()  # this is a process of its own
-    todo = job.missing()
-    if 'train' in todo:
-        for split in ('val', 'test'):  # of an earlier config
-            Path(statistics_file(job.folder, split)).unlink(missing_ok=True)
-        begin = time.perf_counter()
-        checkpoint, config = _train(job)
-        _write_json(
-            osp.join(job.folder, 'done.json'),
-            dict(
-                fingerprint=job.fingerprint(),
-                checkpoint=checkpoint,
-                config=config,
-                seconds=time.perf_counter() - begin,
-            ),
-        )
-    record = read_record(job.folder)
-    for split in todo:
-        if split != 'train':
-            config = Config.fromfile(record['config'])
-            arrays = evaluate(config, record['checkpoint'], split)
-            with atomic_write(statistics_file(job.folder, split)) as file:
-                np.savez(file, **arrays)
 
 
 def evaluate(config: Config, checkpoint: str, split: str) -> Dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ KEYS = (
 
 
 class Study(NamedTuple):
-    """Read by :func:`read_study`; see ``docs/study.md`` for the config.
+    """Read by :func:`read_study`; see ``docs/study-manual.md`` for the config.
 
     Attributes:
         root (str): Folder of all results.
@@ -83,13 +83,13 @@ class Study(NamedTuple):
         return osp.join(self.root, 'baseline', f'seed_{seed}')
 
 
-def read_study(path: str, root: str) -> Study:
+def read_study(config: Config, root: str) -> Study:
     """Read a study config and check all of it: nothing is trained before.
 
     Raises:
         ValueError: If something is missing, unknown or out of range, or the budgets of arms differ.
     """
-    config = load_config(path)
+    path = config.filename
     spec = {key: config[key] for key in config if not key.startswith('_')}
     unknown = sorted(set(spec) - set(KEYS))
     if unknown:

@@ -8,14 +8,29 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from queue import Queue
 from threading import Lock, Thread
-from typing import Callable, Sequence
+from typing import Any, Callable, Protocol, Sequence
 
 import torch
-
-from .jobs import Job, run_job
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 #: Imported once, so that a job starts in a moment; what fails here fails in the job, visibly.
 PRELOAD = ('experiments.study.jobs', 'mmdenoiserep.models', 'mmdenoiserep.hooks')
+
+
+class Job(Protocol):
+    """What can be run: complete or not at all, part by part."""
+
+    @property
+    def folder(self) -> str:
+        """Where everything goes, the log too."""
+
+    def missing(self) -> Any:
+        """Whether something is still to do."""
+
+    def run(self) -> None:
+        """Do what is missing, in a process of its own."""
 
 
 def run_jobs(
@@ -67,6 +82,27 @@ def run_jobs(
         future.result()
 
 
+def work(config: Config, console: Console, title: str, jobs: Sequence[Job], workers: int) -> None:
+    """Run jobs under a progress bar; see :func:`run_jobs`.
+
+    Args:
+        config (Config): Says which package's models and data sets they use.
+        console (Console): Where the bar is drawn.
+        title (str): Beside it.
+        jobs (Sequence[Job]): The jobs.
+        workers (int): Jobs at a time.
+    """
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=len(jobs))
+        run_jobs(jobs, workers, lambda job: progress.advance(task), config.default_scope)
+
+
 def _work(job: Job, gpu, threads: int, log: str) -> None:
     # Killed, the study leaves nobody behind who writes into its folders.
     Thread(target=_end_with_the_study, daemon=True).start()
@@ -77,7 +113,7 @@ def _work(job: Job, gpu, threads: int, log: str) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:
-            run_job(job)
+            job.run()
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()

@@ -1,10 +1,16 @@
-"""Does denoising help on your data? Train, compare and report, at equal budgets.
+"""Does denoising help on your data? Train, compare and report.
 
     python tools/study.py configs/study/vit_digits.py
 
-Baselines are trained with several seeds; every arm goes on from each of them. Settings are chosen
-on the validation split; then the test split is read, once. Run the command again to go on after an
-interruption: what is finished is kept. docs/study.md says what a study config holds.
+Baselines are trained with several seeds; every arm goes on from each of them with an equal budget.
+
+    python tools/study.py configs/study/deployment/atss_bccd.py
+
+A stock checkpoint sees degraded images; every arm is a way to make it robust.
+
+Settings are chosen on the validation split; then the test split is read, once. Run the command
+again to go on after an interruption: what is finished is kept. docs/study-manual.md says what a
+study config holds.
 """
 
 import argparse
@@ -14,14 +20,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mmdenoiserep.cli import add_tool_arguments, at_least, run_tool
+from mmdenoiserep.cli import add_tool_arguments, at_least, load_config, run_tool
+from mmdenoiserep.cli.arguments import OPTIONS_HELP, ConfigOptions
+from mmdenoiserep.cli.configs import merge
 from mmdenoiserep.stock.files import check_writable
 
 from .movement import weight_change
 from .plan import Study, read_study, setting_name
-from .pool import run_jobs
+from .pool import work
 from .report import (
     best_setting,
     compare,
@@ -45,6 +52,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--validation-only', action='store_true', help='stop before the test split is read'
     )
+    parser.add_argument(
+        '--arms', nargs='+', metavar='ARM', help='of a deployed model: only these arms and dials'
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, help=OPTIONS_HELP)
     add_tool_arguments(parser)
     return parser.parse_args()
 
@@ -54,7 +65,18 @@ def run_study(args: argparse.Namespace) -> None:
     workers = args.workers or torch.cuda.device_count() or os.cpu_count() or 1
     console = Console()
     check_writable(str(Path(root, 'report.md')))
-    study = read_study(args.config, root)
+    config = load_config(args.config)
+    if args.cfg_options:
+        merge(config, args.cfg_options)
+    if 'checkpoint' in config:
+        # Imported here: it is based on this package.
+        from experiments.deployment.run import run_deployment
+
+        run_deployment(config, root, args.arms, workers, not args.validation_only, console)
+        return
+    if args.arms:
+        raise ValueError(f'{args.config} compares arms of equal budget: --arms has no place there')
+    study = read_study(config, root)
     results = run(study, workers, not args.validation_only, console)
     console.print(Markdown(write_report(study, *results)))
     console.print(f'written to {root}: report.md, scores.json and pictures')
@@ -66,7 +88,7 @@ def main() -> None:
 
 def run(study: Study, workers: int, read_test: bool, console: Console) -> tuple:
     """All stages; what :func:`write_report` takes."""
-    work(study, console, 'baselines', study.baseline_jobs(('val',)), workers)
+    work(study.base, console, 'baselines', study.baseline_jobs(('val',)), workers)
     everything = {**study.arms, **study.ablations}
     settings = {
         name: {setting_name(values): values for values in arm.candidates()}
@@ -77,7 +99,9 @@ def run(study: Study, workers: int, read_test: bool, console: Console) -> tuple:
         for name, candidates in settings.items()
         for setting, values in candidates.items()
     }
-    work(study, console, 'selection', [job for group in jobs.values() for job in group], workers)
+    work(
+        study.base, console, 'selection', [job for group in jobs.values() for job in group], workers
+    )
 
     folders = [study.baseline_folder(seed) for seed in study.selection_seeds]
     validated = {'baseline': load_scores(study, folders, 'val')}
@@ -102,23 +126,12 @@ def run(study: Study, workers: int, read_test: bool, console: Console) -> tuple:
         final = {'baseline': study.baseline_jobs(('val', 'test'))}
         for name, arm in study.arms.items():
             final[name] = study.arm_jobs(arm, chosen[name], study.seeds, ('val', 'test'))
-        work(study, console, 'test', [job for group in final.values() for job in group], workers)
+        work(
+            study.base, console, 'test', [job for group in final.values() for job in group], workers
+        )
         tests = {
             name: load_scores(study, [job.folder for job in group], 'test')
             for name, group in final.items()
         }
         tests = compare(study, tests, references)
     return tests, compare(study, validated, references), selections, chosen
-
-
-def work(study: Study, console: Console, title: str, jobs: list, workers: int) -> None:
-    """Run jobs under a progress bar."""
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=len(jobs))
-        run_jobs(jobs, workers, lambda job: progress.advance(task), study.base.default_scope)

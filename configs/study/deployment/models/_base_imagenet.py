@@ -1,0 +1,74 @@
+# Images of ImageNet: `calibration` to solve and train on, `val`, of which the first 200 choose
+# settings and the others test. Lines of the lists are `name label`.
+default_scope = 'mmpretrain'
+data_root = 'data/imagenet/'
+classes = [str(i) for i in range(1000)]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='RandomResizedCrop',
+        scale=224,
+        crop_ratio_range=(0.6, 1.0),
+        backend='pillow',
+        interpolation='bicubic',
+    ),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=227, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(
+    batch_size=20,
+    num_workers=0,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='CustomDataset',
+        data_root=data_root,
+        data_prefix='calibration',
+        ann_file='calibration.txt',
+        metainfo=dict(classes=classes),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=20,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CustomDataset',
+        data_root=data_root,
+        data_prefix='val',
+        ann_file='val.txt',
+        metainfo=dict(classes=classes),
+        indices=list(range(200)),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = dict(
+    batch_size=20,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CustomDataset',
+        data_root=data_root,
+        data_prefix='val',
+        ann_file='val.txt',
+        metainfo=dict(classes=classes),
+        indices=list(range(200, 800)),
+        pipeline=test_pipeline,
+    ),
+)
+val_evaluator = dict(type='Accuracy')
+test_evaluator = val_evaluator
+max_iters = 450
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.0))
+param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, T_max=max_iters)]
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters))
+log_processor = dict(by_epoch=False)

@@ -1,0 +1,5 @@
+# ViT-Tiny on ImageNet. The checkpoint: AugReg's public ViT-Ti/16 (224 pixels, ImageNet-1k) under the
+# keys of MMPretrain's VisionTransformer.
+_base_ = './_base_arms.py'
+model = 'models/vit_tiny_in1k.py'
+checkpoint = 'data/weights/vit_tiny_mmpretrain.pth'

@@ -1,0 +1,1 @@
+"""What is best for a deployed model that sees degraded images? Ways to robustness, compared."""

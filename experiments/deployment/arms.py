@@ -1,0 +1,78 @@
+"""What a study of deployed models compares, as its config states it."""
+
+import itertools
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+from mmdenoiserep.transforms import noise_transform
+
+#: What each kind of arm does to the checkpoint, and whether it needs labels.
+LABELS = {
+    'stock': False,  # nothing
+    'restore': False,  # an image denoiser in front: `transform`
+    'batch-norm': False,  # statistics of batch norms taken again on degraded images
+    'continued': True,  # ordinary training of the whole model on degraded and clean images
+    'closed-form': False,  # the paper's Gaussian noise, in closed form
+    'label-free': False,  # the paper's Gaussian noise, trained
+    'measured': False,  # measured noise, in closed form
+    'matched': False,  # measured noise, trained at the backbone's output
+}
+#: Kinds whose checkpoint is the same whatever the noise.
+NOISELESS = ('stock', 'restore', 'closed-form', 'label-free')
+KEYS = ('kind', 'options', 'config', 'grid', 'transform', 'noises')
+
+
+class Arm(NamedTuple):
+    """One way to make a checkpoint robust.
+
+    Attributes:
+        name (str): For tables and folders.
+        kind (str): A key of ``LABELS``.
+        options (dict): Of what makes the checkpoint: see :mod:`.makers`.
+        config (dict): Changes to the model's config, by dotted key.
+        grid (dict): Lists of values of options (or of ``config``, by a dotted key): all
+            combinations are tried, and the validation images choose.
+        transform (dict, optional): What stands in front of the network.
+        noises (list[str]): What one checkpoint is made for; empty for a checkpoint a noise.
+    """
+
+    name: str
+    kind: str
+    options: Dict[str, Any]
+    config: Dict[str, Any]
+    grid: Dict[str, List[Any]]
+    transform: Dict[str, Any]
+    noises: List[str]
+
+    def candidates(self) -> List[Dict[str, Any]]:
+        """All combinations of the grid."""
+        return [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]
+
+    def split(self, values: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+        """Options and changes of the config with one combination of the grid."""
+        dotted = {key: value for key, value in values.items() if '.' in key}
+        plain = {key: value for key, value in values.items() if '.' not in key}
+        return {**self.options, **plain}, {**self.config, **dotted}
+
+
+def read_arm(name: str, spec: dict) -> Arm:
+    """An arm from a study config.
+
+    Raises:
+        ValueError: If it has an unknown key or kind, a grid that is not made of lists, or a noise
+            that is unknown.
+    """
+    unknown = sorted(set(spec) - set(KEYS))
+    if unknown:
+        raise ValueError(f'arm {name!r}: unknown {unknown[0]!r}; known are {KEYS}')
+    kind = spec.get('kind')
+    if kind not in LABELS:
+        raise ValueError(f'arm {name!r}: kind must be one of {tuple(LABELS)}, got {kind!r}')
+    if (kind == 'restore') != bool(spec.get('transform')):
+        raise ValueError(f"arm {name!r}: a transform goes with kind 'restore', and only there")
+    for key, values in (spec.get('grid') or {}).items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f'arm {name!r}: grid[{key!r}] must be a list of values')
+    for noise in spec.get('noises') or []:
+        noise_transform(noise)  # refuses
+    parts = {key: dict(spec.get(key) or {}) for key in ('options', 'config', 'grid', 'transform')}
+    return Arm(name, kind, noises=list(spec.get('noises') or []), **parts)

@@ -1,0 +1,147 @@
+"""One checkpoint of a study and its evaluation, in a folder of its own."""
+
+import hashlib
+import json
+import os.path as osp
+import time
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from experiments.robustness.measure import load_arrays, save_arrays
+from experiments.robustness.plan import CLEAN, SEED, TASKS, Noise
+from mmdenoiserep.datasets.pairs import insert_behind_loading
+from mmdenoiserep.stock.checkpoint import load_checkpoint_file, load_exactly, weights_of
+from mmdenoiserep.stock.config import without_sync_norms
+from mmdenoiserep.stock.files import atomic_write
+from mmdenoiserep.stock.model import build_model
+from mmdenoiserep.stock.sources import read_weights_only
+
+from . import restore  # noqa: F401 - registers
+from .makers import make
+
+#: A split of the data, and the noise that it is seen under.
+View = Tuple[str, Noise]
+
+
+class Job(NamedTuple):
+    """What a process is to do.
+
+    Attributes:
+        folder (str): Where everything goes.
+        config (str): The arm's stock config, a file.
+        checkpoint (str): The stock checkpoint.
+        kind (str): See :data:`.arms.LABELS`.
+        noises (tuple[str]): What the checkpoint is made for.
+        options (str): Of the maker, as JSON.
+        transform (str): What stands in front of the network, as JSON.
+        seed (int): Chooses images, and trains.
+        cache (str): Folder of the corrupted images.
+        views (tuple[View]): What to evaluate on.
+    """
+
+    folder: str
+    config: str
+    checkpoint: str
+    kind: str
+    noises: Tuple[str, ...]
+    options: str
+    transform: str
+    seed: int
+    cache: str
+    views: Tuple[View, ...] = ()
+
+    def fingerprint(self) -> str:
+        """Of everything that the result depends on, so that no stale result is taken up."""
+        digest = hashlib.sha256(Path(self.checkpoint).read_bytes())
+        digest.update(Path(self.config).read_bytes())
+        parts = (self.kind, self.noises, self.options, self.transform, self.seed)
+        digest.update(repr(parts).encode())
+        return digest.hexdigest()
+
+    def statistics_file(self, view: View) -> str:
+        """Where the statistics of a view's images are."""
+        return osp.join(self.folder, f'{view[0]}-{str(view[1]).replace(":", "-")}.npz')
+
+    def arrays(self, view: View) -> Optional[Dict[str, np.ndarray]]:
+        """The statistics of a view's images, or None."""
+        return load_arrays(self.statistics_file(view), self.fingerprint())
+
+    def record(self) -> Dict[str, Any]:
+        """What was noted when the checkpoint was made: minutes, threads, a note; or {}."""
+        path = Path(self.folder, 'done.json')
+        record = json.loads(path.read_text()) if path.is_file() else {}
+        return record if record.get('fingerprint') == self.fingerprint() else {}
+
+    def missing(self) -> List[View]:
+        """What is still to evaluate; with no checkpoint, everything."""
+        if not self.record():
+            return list(self.views) or [('', CLEAN)]
+        return [view for view in self.views if self.arrays(view) is None]
+
+    def run(self) -> None:
+        """Do what is missing; complete or not at all, part by part."""
+        read_weights_only()  # this is a process of its own
+        torch.manual_seed(self.seed)
+        if not self.record():
+            self._create()
+        views = self.missing()
+        if views:
+            self._evaluate(views)
+
+    def _create(self) -> None:
+        config = Config.fromfile(self.config)
+        # A folder of its own: the runner writes its config there, under the file's name.
+        config.work_dir = osp.join(self.folder, 'training')
+        config.randomness = dict(seed=self.seed)
+        begin = time.perf_counter()
+        options = json.loads(self.options)
+        out = self.robust()
+        note = make(self.kind, config, self.checkpoint, out, list(self.noises), options)
+        record = dict(
+            fingerprint=self.fingerprint(),
+            minutes=(time.perf_counter() - begin) / 60,
+            threads=torch.get_num_threads(),
+            note=note,
+        )
+        with atomic_write(osp.join(self.folder, 'done.json')) as file:
+            file.write(json.dumps(record, indent=1).encode())
+
+    def robust(self) -> str:
+        """The checkpoint that is made."""
+        return osp.join(self.folder, 'robust.pth')
+
+    def view_config(self, view: View) -> Config:
+        """The config whose test set is a view."""
+        split, noise = view
+        config = without_sync_norms(Config.fromfile(self.config))
+        if split == 'val':
+            config.test_dataloader = config.val_dataloader
+            config.test_evaluator = config.val_evaluator
+        loader = config.test_dataloader
+        loader.update(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
+        # Each goes in front of what was put in before.
+        if self.transform != 'null':
+            loader.dataset = insert_behind_loading(loader.dataset, json.loads(self.transform))
+        if noise != CLEAN:
+            step = dict(type='mmengine.CachedDegrade', **noise._asdict(), seed=SEED)
+            loader.dataset = insert_behind_loading(loader.dataset, dict(step, folder=self.cache))
+        return config
+
+    def model(self) -> torch.nn.Module:
+        """The model with the checkpoint that was made."""
+        model = build_model(Config.fromfile(self.config))
+        path = self.robust()
+        load_exactly(model, weights_of(load_checkpoint_file(path), path), path)
+        return model.to(get_device()).eval()
+
+    def _evaluate(self, views: List[View]) -> None:
+        model = self.model()
+        for view in views:
+            config = self.view_config(view)
+            arrays = TASKS[config.default_scope].collect(model, config)
+            save_arrays(self.statistics_file(view), self.fingerprint(), arrays)

@@ -1,0 +1,186 @@
+"""A study of a deployed model as its config states it, and the jobs that it takes."""
+
+import json
+import os.path as osp
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from mmengine.config import Config
+
+from experiments.robustness.plan import CLEAN, TASKS, Noise
+from experiments.study.plan import setting_name
+from mmdenoiserep.cli import load_config
+from mmdenoiserep.stock.files import atomic_write
+from mmdenoiserep.transforms.degrade import name_of
+
+from .arms import NOISELESS, Arm, read_arm
+from .jobs import Job, View
+
+KEYS = (
+    'model',
+    'checkpoint',
+    'noises',
+    'arms',
+    'extra',
+    'dials',
+    'transfer',
+    'keep_clean',
+    'seed',
+    'replicates',
+)
+
+
+class Study(NamedTuple):
+    """Read by :func:`read_study`; see ``docs/study-manual.md`` for the config.
+
+    Attributes:
+        root (str): Folder of all results.
+        base (Config): The model's stock config.
+        checkpoint (str): Its stock checkpoint.
+        noises (list[str]): Degradations; each arm makes a checkpoint for each.
+        arms (dict[str, Arm]): What is compared on the test images.
+        dials (dict[str, Arm]): Arms whose grid is drawn on the validation images.
+        transfer (dict): ``arms`` that are also tested under ``noises`` that they did not see.
+        keep_clean (float): Weight of clean images where settings are chosen.
+        seed (int): Of everything random.
+        replicates (int): Bootstrap samples.
+    """
+
+    root: str
+    base: Config
+    checkpoint: str
+    noises: List[str]
+    arms: Dict[str, Arm]
+    dials: Dict[str, Arm]
+    transfer: Dict[str, List[str]]
+    keep_clean: float
+    seed: int
+    replicates: int
+
+    @property
+    def task(self) -> ModuleType:
+        """The module that measures."""
+        return TASKS[self.base.default_scope]
+
+    def targets(self, arm: Arm) -> List[Tuple[str, ...]]:
+        """What each of an arm's checkpoints is made for; nothing where noise has no part in it."""
+        if arm.kind in NOISELESS:
+            return [()]
+        return [tuple(arm.noises)] if arm.noises else [(noise,) for noise in self.noises]
+
+    def seen(self, target: Sequence[str]) -> List[str]:
+        """The noises that a checkpoint is measured under: its own, or all."""
+        return list(target) if len(target) == 1 else self.noises
+
+    def job(
+        self, arm: Arm, values: Dict[str, Any], noises: Sequence[str], views: Sequence[View]
+    ) -> Job:
+        """The job of an arm with one combination of its grid, for some noises."""
+        options, changes = arm.split(values)
+        # What is of denoisers alone has no place in the stock config that is tested in.
+        denoisers = {k: v for k, v in changes.items() if k.startswith('model.backbone.')}
+        config = Config.fromfile(self.base.filename)
+        config.merge_from_dict({k: v for k, v in changes.items() if k not in denoisers})
+        if denoisers:
+            config.denoisers = denoisers
+        folder = osp.join(self.root, arm.name.replace(' ', '_'))
+        if values:
+            folder = osp.join(folder, setting_name(values))
+        made_for = '+'.join(noise.replace(':', '-') for noise in noises) or 'any'
+        folder = osp.join(folder, made_for if len(made_for) < 60 else f'{len(noises)}_noises')
+        path = osp.join(folder, 'config.py')
+        _write_once(path, config.pretty_text)
+        return Job(
+            folder,
+            path,
+            self.checkpoint,
+            arm.kind,
+            tuple(noises),
+            json.dumps(options, sort_keys=True),
+            json.dumps(arm.transform or None, sort_keys=True),
+            self.seed,
+            osp.join(self.root, 'corrupted'),
+            tuple(views),
+        )
+
+
+def views_of(split: str, noises: Sequence[str]) -> List[View]:
+    """A split without noise, and under each of some noises."""
+    return [(split, CLEAN), *((split, Noise(*name_of(noise))) for noise in noises)]
+
+
+def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) -> Study:
+    """Read a study config and check it: nothing is made before.
+
+    Raises:
+        ValueError: If something is missing or unknown.
+        FileNotFoundError: If a config or the checkpoint is missing.
+    """
+    path = config.filename
+    spec = {key: config[key] for key in config if not key.startswith('_')}
+    unknown = sorted(set(spec) - set(KEYS))
+    if unknown:
+        raise ValueError(f'{path}: unknown {unknown[0]!r}; known are {KEYS}')
+    for key in ('model', 'checkpoint', 'noises', 'arms'):
+        if not spec.get(key):
+            raise ValueError(f'{path}: {key!r} is missing')
+    if not osp.isfile(spec['checkpoint']):
+        raise FileNotFoundError(
+            f'there is no checkpoint {spec["checkpoint"]}; {path} says what it is, and '
+            '--cfg-options checkpoint=PATH where you have it'
+        )
+    model = spec['model'] if '::' in spec['model'] else str(Path(path).parent / spec['model'])
+    base = load_config(model)
+    base.merge_from_dict(dict(spec.get('extra') or {}))
+    if base.get('default_scope') not in TASKS:
+        raise ValueError(f'{model}: default_scope must be one of {tuple(TASKS)}')
+    for part in ('train', 'val', 'test'):
+        if not base.get(f'{part}_dataloader'):
+            raise ValueError(f'{model}: a study needs a {part}_dataloader, of images of its own')
+    if base.val_dataloader.dataset == base.test_dataloader.dataset:
+        raise ValueError(f'{model}: validation and test are the same images')
+    TASKS[base.default_scope].check(base)
+    arms = {name: read_arm(name, arm) for name, arm in spec['arms'].items()}
+    if 'stock' not in arms or arms['stock'].kind != 'stock':
+        raise ValueError(f"{path}: the others are compared with an arm 'stock' of kind 'stock'")
+    dials = {name: read_arm(name, arm) for name, arm in (spec.get('dials') or {}).items()}
+    if set(arms) & set(dials):
+        raise ValueError(f'{path}: an arm and a dial have one name')
+    if only:
+        strange = sorted(set(only) - set(arms) - set(dials))
+        if strange:
+            raise ValueError(
+                f'{path} has no arm {strange[0]!r}; it has {", ".join([*arms, *dials])}'
+            )
+        arms = {name: arm for name, arm in arms.items() if name in {'stock', *only}}
+        dials = {name: arm for name, arm in dials.items() if name in only}
+    transfer = dict(spec.get('transfer') or dict(arms=[], noises=[]))
+    for name in transfer['arms']:
+        if name not in spec['arms']:
+            raise ValueError(f'{path}: transfer names an arm {name!r}, and there is none')
+    transfer['arms'] = [name for name in transfer['arms'] if name in arms]
+    if not transfer['arms']:
+        transfer['noises'] = []
+    for noise in [*spec['noises'], *transfer['noises']]:
+        name_of(noise)  # refuses
+    copy = osp.join(root, 'model.py')
+    _write_once(copy, base.pretty_text)
+    return Study(
+        root=root,
+        base=Config.fromfile(copy),
+        checkpoint=spec['checkpoint'],
+        noises=list(spec['noises']),
+        arms=arms,
+        dials=dials,
+        transfer=transfer,
+        keep_clean=spec.get('keep_clean', 0.5),
+        seed=spec.get('seed', 0),
+        replicates=spec.get('replicates', 1000),
+    )
+
+
+def _write_once(path: str, text: str) -> None:
+    if not osp.isfile(path) or Path(path).read_text() != text:
+        with atomic_write(path) as file:
+            file.write(text.encode())

@@ -1,0 +1,187 @@
+"""What a study of a deployed model says: tables in Markdown, JSON and pictures."""
+
+import json
+import os.path as osp
+from typing import Any, Dict, List, Optional, Tuple
+
+from experiments.study.bootstrap import Difference
+from mmdenoiserep.stock.files import atomic_write
+
+from .arms import LABELS
+from .plan import Study
+from .results import ArmResult
+
+Choices = Dict[str, Dict[str, Tuple[float, float]]]
+
+
+def write_report(
+    study: Study,
+    results: Optional[Dict[str, ArmResult]],
+    choices: Choices,
+    chosen: Dict[str, str],
+    transfers: dict,
+    latencies: Dict[str, float],
+) -> str:
+    """Write ``report.md``, ``scores.json`` and the pictures; the text of the report."""
+    parts = [f'# {study.task.METRIC}: ways to a robust checkpoint']
+    if results:
+        parts += [
+            f'Test images, noises {", ".join(study.noises)}; in brackets 95 % intervals of '
+            f'{study.replicates} bootstrap samples of the images, in pairs with stock.',
+            arm_table(study, results, chosen, latencies),
+            noise_table(study, results),
+        ]
+        if len(study.transfer['noises']):
+            parts += ['Noises that were not measured:', transfer_table(transfers)]
+        draw_minutes(study, results, osp.join(study.root, 'minutes.png'))
+    if choices:
+        parts += ['Validation images, every setting:', choice_table(study, choices)]
+        dials = {name: choices[name] for name in study.dials if name in choices}
+        for name, settings in dials.items():
+            draw_dial(study, name, settings, osp.join(study.root, f'dial_{name}.png'))
+    text = '\n\n'.join(parts) + '\n'
+    content = dict(
+        test={name: _plain(result) for name, result in (results or {}).items()},
+        validation=choices,
+        chosen=chosen,
+        transfer=_plain(transfers),
+        latency=latencies,
+    )
+    for name, body in (('report.md', text), ('scores.json', json.dumps(content, indent=1))):
+        with atomic_write(osp.join(study.root, name)) as file:
+            file.write(body.encode())
+    return text
+
+
+def arm_table(
+    study: Study,
+    results: Dict[str, ArmResult],
+    chosen: Dict[str, str],
+    latencies: Dict[str, float],
+) -> str:
+    """Each arm: what it brings, and what it takes."""
+    columns = ('clean', 'to stock', 'noisy', 'recovered', 'labels', 'minutes', 'latency', 'setting')
+    rows = []
+    for name, result in results.items():
+        arm = study.arms[name]
+        setting = '' if chosen[name] == 'as-configured' else chosen[name]
+        rows.append(
+            [
+                name,
+                f'{result.clean.mean:.1f}',
+                _spell(result.clean_change, '+', 1),
+                f'{result.noisy.mean:.1f}',
+                _share(result.recovered),
+                'yes' if LABELS[arm.kind] else 'no',
+                '' if arm.kind in ('stock', 'restore') else f'{result.minutes:.1f}',
+                f'× {latencies.get(name, 1.0):.2f}',
+                '; '.join(filter(None, (setting, result.note))),
+            ]
+        )
+    return _table(['', *columns], rows)
+
+
+def noise_table(study: Study, results: Dict[str, ArmResult]) -> str:
+    """Each arm under each noise."""
+    names = list(results['stock'].noises)
+    rows = []
+    for name, result in results.items():
+        cells = [result.noises.get(noise) for noise in names]
+        rows.append([name, *(_cell(cell) for cell in cells)])
+    return _table(['', *names], rows)
+
+
+def transfer_table(transfers: dict) -> str:
+    """Under noises that were not measured."""
+    arms = list(transfers)
+    rows = [
+        [noise, *(_cell(transfers[arm][noise]) for arm in arms)] for noise in transfers['stock']
+    ]
+    return _table(['', *arms], rows)
+
+
+def choice_table(study: Study, choices: Choices) -> str:
+    """Every setting on the validation images."""
+    rows = [
+        [name, setting, f'{clean:.1f}', f'{noisy:.1f}']
+        for name, settings in choices.items()
+        for setting, (clean, noisy) in settings.items()
+    ]
+    return _table(['', 'setting', 'clean', 'noisy'], rows)
+
+
+def draw_minutes(study: Study, results: Dict[str, ArmResult], path: str) -> None:
+    """Recovered share against the minutes that it takes."""
+    pyplot = _pyplot()
+    figure, axis = pyplot.subplots(figsize=(7, 4.5))
+    for name, result in results.items():
+        if result.recovered is None:
+            continue
+        share = result.recovered
+        error = [[share.mean - share.low], [share.high - share.mean]]
+        marker = 's' if LABELS[study.arms[name].kind] else 'o'
+        minutes = max(result.minutes, 0.01)
+        axis.errorbar(minutes, share.mean, yerr=error, fmt=marker, capsize=3, label=name)
+    axis.set_xscale('log')
+    axis.axhline(0, color='gray', linewidth=0.8)
+    axis.set_xlabel('minutes to make the checkpoint (squares: with labels)')
+    axis.set_ylabel(f'recovered share of {study.task.METRIC}, %')
+    axis.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def draw_dial(study: Study, name: str, settings: Dict[str, Tuple[float, float]], path: str) -> None:
+    """Clean and noisy score by a setting, on the validation images."""
+    pyplot = _pyplot()
+    figure, axis = pyplot.subplots(figsize=(6, 3.5))
+    places = range(len(settings))
+    for i, label in enumerate(('clean', study.noises[0])):
+        axis.plot(places, [pair[i] for pair in settings.values()], marker='o', label=label)
+    axis.set_xticks(places, [setting.split('=')[-1] for setting in settings])
+    axis.set_xlabel(name)
+    axis.set_ylabel(f'{study.task.METRIC}, validation')
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def _table(header: List[str], rows: List[List[str]]) -> str:
+    lines = ['| ' + ' | '.join(header) + ' |', '|---' + '|---:' * (len(header) - 1) + '|']
+    return '\n'.join([*lines, *('| ' + ' | '.join(row) + ' |' for row in rows)])
+
+
+def _spell(value: Difference, sign: str = '', digits: int = 1) -> str:
+    form = f'{sign}.{digits}f'
+    return f'{value.mean:{form}} [{value.low:{form}}, {value.high:{form}}]'
+
+
+def _share(value: Optional[Difference]) -> str:
+    return '' if value is None else f'{value.mean:.0f} % [{value.low:.0f}, {value.high:.0f}]'
+
+
+def _cell(cell: Optional[tuple]) -> str:
+    if cell is None:
+        return ''
+    score, won = cell
+    return f'{score:.1f}' + ('' if won is None else f' ({won.mean:.0f} %)')
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, with the names of fields."""
+    if hasattr(value, '_asdict'):
+        return {key: _plain(item) for key, item in value._asdict().items()}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    return pyplot

@@ -1,0 +1,106 @@
+"""Scores of a study's checkpoints, with bootstrap samples, and what they come to for each arm."""
+
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from experiments.robustness.measure import kept
+from experiments.robustness.plan import CLEAN, Noise
+from experiments.robustness.summary import interval, share
+from experiments.study.bootstrap import Difference, paired_difference, resamples
+
+from .jobs import Job, View
+from .plan import Study, views_of
+
+
+class ArmResult(NamedTuple):
+    """What an arm comes to on the test images.
+
+    Attributes:
+        clean (Difference): The mean over its checkpoints.
+        clean_change (Difference): To stock.
+        noisy (Difference): The mean over the noises.
+        recovered (Difference, optional): Share of stock's loss that is won back, in percent; None
+            for stock, and where stock loses nothing for sure.
+        noises (dict[str, tuple]): By noise: the score and the recovered share.
+        minutes (float): To make one checkpoint, the mean.
+        note (str): What there is to say.
+    """
+
+    clean: Difference
+    clean_change: Difference
+    noisy: Difference
+    recovered: Optional[Difference]
+    noises: Dict[str, Tuple[float, Optional[Difference]]]
+    minutes: float
+    note: str
+
+
+def score(study: Study, job: Job, view: View, replicates: int) -> np.ndarray:
+    """The score of a view of the data and of its bootstrap samples, (1 + replicates,)."""
+
+    def make() -> Dict[str, np.ndarray]:
+        arrays = job.arrays(view)
+        counts = resamples(study.task.num_images(arrays), replicates)
+        return dict(score=study.task.score(arrays, counts))
+
+    path = Path(job.statistics_file(view)).with_suffix(f'.scores-{replicates}.npz')
+    return kept(str(path), job.fingerprint(), make)['score']
+
+
+def validated(study: Study, jobs: List[Job]) -> Tuple[float, float]:
+    """Clean and noisy score on the validation images, the mean over an arm's checkpoints."""
+    clean, noisy = [], []
+    for job in jobs:
+        for view in views_of('val', study.seen(job.noises)):
+            (clean if view[1] == CLEAN else noisy).append(score(study, job, view, 0)[0])
+    return float(np.mean(clean)), float(np.mean(noisy))
+
+
+def tested(study: Study, jobs: Dict[str, List[Job]]) -> Dict[str, ArmResult]:
+    """Every arm on the test images, against stock."""
+    (stock,) = jobs['stock']
+    samples = study.replicates
+    stock_clean = score(study, stock, ('test', CLEAN), samples)
+    out = {}
+    for name, own in jobs.items():
+        clean, noisy, reference, noises = [], [], [], {}
+        for job in own:
+            clean.append(score(study, job, ('test', CLEAN), samples))
+            for view in views_of('test', study.seen(job.noises))[1:]:
+                noisy.append(score(study, job, view, samples))
+                reference.append(score(study, stock, view, samples))
+                won = share(noisy[-1], reference[-1], stock_clean) if job != stock else None
+                noises[str(view[1])] = (float(noisy[-1][0]), won)
+        records = [job.record() for job in own]
+        means = [np.mean(group, 0) for group in (clean, noisy, reference)]
+        out[name] = ArmResult(
+            clean=interval(means[0]),
+            clean_change=paired_difference([means[0]], [stock_clean]),
+            noisy=interval(means[1]),
+            recovered=None if name == 'stock' else share(means[1], means[2], stock_clean),
+            noises=noises,
+            minutes=float(np.mean([record['minutes'] for record in records])),
+            note='; '.join(sorted({record['note'] for record in records if record['note']})),
+        )
+    return out
+
+
+def transferred(
+    study: Study, jobs: Dict[str, List[Job]], noises: List[Noise]
+) -> Dict[str, Dict[str, Tuple[float, Optional[Difference]]]]:
+    """Under noises that were not measured: by arm and noise, the score and the recovered share."""
+    (stock,) = jobs['stock']
+    samples = study.replicates
+    clean = score(study, stock, ('test', CLEAN), samples)
+    out: Dict[str, Dict[str, Tuple[float, Optional[Difference]]]] = {}
+    for name in ('stock', *study.transfer['arms']):
+        job = jobs[name][0]
+        out[name] = {}
+        for noise in noises:
+            own = score(study, job, ('test', noise), samples)
+            reference = score(study, stock, ('test', noise), samples)
+            won = None if name == 'stock' else share(own, reference, clean)
+            out[name][str(noise)] = (float(own[0]), won)
+    return out

@@ -1,0 +1,82 @@
+"""What is best for a model that sees degraded images? Ways to a robust checkpoint, compared."""
+
+from typing import Dict, List, Optional
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.markdown import Markdown
+
+from experiments.robustness.plan import CLEAN, Noise
+from experiments.study.pool import work
+from mmdenoiserep.transforms.degrade import name_of
+
+from .jobs import Job
+from .latency import latency_ratio
+from .plan import read_study, setting_name, views_of
+from .report import write_report
+from .results import tested, transferred, validated
+
+
+def run_deployment(
+    config: Config,
+    root: str,
+    only: Optional[List[str]],
+    workers: int,
+    read_test: bool,
+    console: Console,
+) -> None:
+    """Make what is missing, choose on the validation images, test, report."""
+    study = read_study(config, root, only)
+    candidates: Dict[str, Dict[str, List[Job]]] = {}
+    for name, arm in {**study.arms, **study.dials}.items():
+        candidates[name] = {
+            setting_name(values): [
+                study.job(arm, values, target, views_of('val', study.seen(target)))
+                for target in study.targets(arm)[: None if name in study.arms else 1]
+            ]
+            for values in arm.candidates()
+        }
+    to_choose = [
+        job
+        for name, settings in candidates.items()
+        if len(settings) > 1
+        for jobs in settings.values()
+        for job in jobs
+    ]
+    work(study.base, console, 'validation', to_choose, workers)
+    choices = {
+        name: {setting: validated(study, jobs) for setting, jobs in settings.items()}
+        for name, settings in candidates.items()
+        if len(settings) > 1
+    }
+
+    def value(name: str, setting: str) -> float:
+        clean, noisy = choices[name][setting]
+        return study.keep_clean * clean + (1 - study.keep_clean) * noisy
+
+    results, chosen, transfers, latencies = None, {}, {}, {}
+    extra = [Noise(*name_of(noise)) for noise in study.transfer['noises']]
+    if read_test:
+        jobs: Dict[str, List[Job]] = {}
+        for name in study.arms:
+            settings = candidates[name]
+            best = max(settings, key=lambda s: value(name, s)) if name in choices else ''
+            chosen[name] = best or next(iter(settings))
+            more = [('test', n) for n in extra if name in ('stock', *study.transfer['arms'])]
+            jobs[name] = [
+                job._replace(
+                    views=(*views_of('test', study.seen(job.noises)), *(more if i == 0 else ()))
+                )
+                for i, job in enumerate(settings[chosen[name]])
+            ]
+        work(
+            study.base, console, 'test', [job for group in jobs.values() for job in group], workers
+        )
+        results = tested(study, jobs)
+        transfers = transferred(study, jobs, extra)
+        plain = jobs['stock'][0].view_config(('test', CLEAN))
+        for name, arm in study.arms.items():
+            if arm.kind == 'restore':
+                latencies[name] = latency_ratio(jobs[name][0], plain)
+    console.print(Markdown(write_report(study, results, choices, chosen, transfers, latencies)))
+    console.print(f'written to {study.root}: report.md, scores.json and pictures')

@@ -1,0 +1,223 @@
+"""The study of deployed models: what it refuses, and the tool on a data set of seconds."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from tools import tool
+
+pytest.importorskip('imagecorruptions')
+pytest.importorskip('mmpretrain')
+from experiments.deployment.arms import read_arm
+from experiments.deployment.plan import read_study
+from experiments.deployment.restore import METHODS, Restore
+from mmdenoiserep.cli import load_config
+from mmdenoiserep.stock.model import build_model
+
+ROOT = Path(__file__).parent.parent
+STUDIES = ROOT / 'configs' / 'study' / 'deployment'
+LR = 'optim_wrapper.optimizer.lr'
+NOISES = ['gaussian_noise:3', 'contrast:2']
+ARMS = {
+    'stock': dict(kind='stock'),
+    'tv': dict(kind='restore', transform=dict(type='mmengine.Restore', method='tv', strength=0.1)),
+    'batch norm': dict(kind='batch-norm', options=dict(num_images=16)),
+    'paper': dict(kind='closed-form', options=dict(num_images=8)),
+    'label-free': dict(kind='label-free'),
+    'closed form': dict(
+        kind='measured',
+        options=dict(num_images=12),
+        config={'model.backbone.reach': 'channel'},
+        grid=dict(keep_clean=[0.1, 0.5]),
+    ),
+    'mixture': dict(kind='measured', options=dict(num_images=12), noises=NOISES),
+    'matched': dict(kind='matched', options=dict(init='zero', calibration_images=12)),
+    'continued': dict(kind='continued', grid={LR: [1e-4, 1e-3]}),
+}
+STUDY = dict(
+    model='model.py',
+    checkpoint='stock.pth',
+    noises=NOISES,
+    replicates=20,
+    arms=ARMS,
+    dials={'κ': dict(kind='measured', grid=dict(keep_clean=[0.2, 0.8]))},
+    transfer=dict(arms=['mixture'], noises=['fog:1']),
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A study of a small ResNet on two kinds of pictures."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    for split, count in dict(train=16, val=6, test=8).items():
+        (tmp_path / split).mkdir()
+        for i in range(count):
+            image = generator.integers(0, 90, (32, 32, 3)).astype(np.uint8)
+            image[8:24, 8:24, i % 2] += 150
+            cv2.imwrite(str(tmp_path / split / f'{i}.png'), image)
+        lines = [f'{i}.png {i % 2}\n' for i in range(count)]
+        (tmp_path / f'{split}.txt').write_text(''.join(lines))
+    (tmp_path / 'model.py').write_text(
+        f"""
+_base_ = [{str(STUDIES / 'models' / '_base_imagenet.py')!r}]
+classes = ['0', '1']
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+{
+            ''.join(
+                f'''
+{part}_dataloader = dict(batch_size=4, dataset=dict(_delete_=True, type='CustomDataset',
+    data_root='', data_prefix='{part}', ann_file='{part}.txt', metainfo=dict(classes=classes),
+    pipeline=pipeline))'''
+                for part in ('train', 'val', 'test')
+            )
+        }
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet', depth=18, stem_channels=4, base_channels=4),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=32))
+data_preprocessor = dict(num_classes=2, mean=[64.0] * 3, std=[64.0] * 3)
+train_cfg = dict(max_iters=3)
+default_hooks = dict(checkpoint=dict(interval=3))
+"""
+    )
+    torch.manual_seed(0)
+    model = build_model(Config.fromfile('model.py'))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    torch.save(dict(state_dict=model.state_dict(), meta={}), 'stock.pth')
+    return tmp_path
+
+
+def write_study(folder: Path, **changes) -> str:
+    text = '\n'.join(f'{key} = {value!r}' for key, value in {**STUDY, **changes}.items())
+    (folder / 'study.py').write_text(text)
+    return 'study.py'
+
+
+@pytest.mark.slow
+def test_every_arm_is_made_compared_and_kept(folder):
+    done = tool('study', write_study(folder), '--work-dir', 'out', '--workers', '2', cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    scores = json.loads(Path('out/scores.json').read_text())
+    assert set(scores['test']) == set(ARMS)
+    stock = scores['test']['stock']
+    assert stock['recovered'] is None and stock['clean_change']['mean'] == 0
+    assert set(stock['noises']) == set(NOISES)
+    # What has a checkpoint for each noise is measured under its own.
+    for name, arm in scores['test'].items():
+        assert set(arm['noises']) == set(NOISES), name
+        made = list(Path('out', name.replace(' ', '_')).rglob('robust.pth'))
+        settings = len(ARMS[name].get('grid', {'': [0]}).popitem()[1])
+        noiseless = name in ('stock', 'tv', 'paper', 'label-free', 'mixture')
+        assert len(made) == settings * (1 if noiseless else 2), name
+    assert scores['latency']['tv'] > 1 and set(scores['latency']) == {'tv'}
+    assert set(scores['validation']) == {'closed form', 'continued', 'κ'}
+    assert set(scores['transfer']) == {'stock', 'mixture'}
+    assert scores['chosen']['continued'] in ('lr=0.0001', 'lr=0.001')
+    # The weights are what the arm says: all of them, statistics alone, or those that fuse.
+    before = torch.load('stock.pth')['state_dict']
+    changed = {
+        name: {
+            k for k, v in torch.load(path)['state_dict'].items() if not torch.equal(v, before[k])
+        }
+        for name, path in dict(
+            tv='out/tv/any/robust.pth',
+            bn='out/batch_norm/contrast-2/robust.pth',
+            free='out/label-free/any/robust.pth',
+            matched='out/matched/contrast-2/robust.pth',
+        ).items()
+    }
+    assert not changed['tv']
+    assert all('running_' in k or 'num_batches' in k for k in changed['bn']) and changed['bn']
+    assert changed['free'] and all(k.endswith('.weight') for k in changed['free'])
+    assert changed['matched'] and all(k.startswith('backbone.') for k in changed['matched'])
+    report = Path('out/report.md').read_text()
+    assert '| continued |' in report and 'fog:1' in report
+    assert Path('out/minutes.png').is_file() and Path('out/dial_κ.png').is_file()
+    # Again: nothing is made; another setting of one arm, and only that is.
+    times = {p: p.stat().st_mtime_ns for p in Path('out').rglob('robust.pth')}
+    again = {**ARMS, 'batch norm': dict(kind='batch-norm', options=dict(num_images=8))}
+    done = tool('study', write_study(folder, arms=again), '--work-dir', 'out', cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    renewed = {p.parts[1] for p, t in times.items() if p.stat().st_mtime_ns != t}
+    assert renewed == {'batch_norm'}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(armz={}), "unknown 'armz'"),
+        (dict(noises=[]), "'noises' is missing"),
+        (dict(noises=['fog:7']), 'severity of fog must be 1 to 5'),
+        (dict(arms={'a': dict(kind='measured')}), "compared with an arm 'stock'"),
+        (dict(arms={'stock': dict(kind='stock', noise=1)}), "arm 'stock': unknown 'noise'"),
+        (dict(dials={'tv': dict(kind='measured')}), 'an arm and a dial have one name'),
+        (dict(transfer=dict(arms=['x'], noises=[])), "transfer names an arm 'x'"),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_refused(changes, message, folder):
+    with pytest.raises(ValueError, match=message):
+        read_study(load_config(write_study(folder, **changes)), 'out')
+
+
+@pytest.mark.parametrize(
+    ('spec', 'message'),
+    [
+        (dict(kind='magic'), 'kind must be one of'),
+        (dict(kind='restore'), "a transform goes with kind 'restore'"),
+        (dict(kind='measured', transform=dict(type='x')), "a transform goes with kind 'restore'"),
+        (dict(kind='measured', grid=dict(a=3)), 'must be a list of values'),
+        (dict(kind='measured', noises=['rain']), "no corruption 'rain'"),
+    ],
+)
+def test_an_arm_that_makes_no_sense_is_refused(spec, message):
+    with pytest.raises(ValueError, match=message):
+        read_arm('a', spec)
+
+
+def test_missing_checkpoints_and_strange_arms_are_said_in_a_line(folder):
+    done = tool('study', write_study(folder, checkpoint='none.pth'), cwd=folder)
+    assert done.returncode and done.stderr.strip().count('\n') == 0
+    assert 'there is no checkpoint none.pth' in done.stderr
+    with pytest.raises(ValueError, match="has no arm 'y'; it has stock"):
+        read_study(load_config(write_study(folder)), 'out', only=['y'])
+    study = read_study(load_config(write_study(folder)), 'out', only=['paper'])
+    assert set(study.arms) == {'stock', 'paper'} and not study.dials
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_denoisers_of_images_take_noise_out(method):
+    clean = np.full((64, 64, 3), 120, np.uint8)
+    clean[16:48, 16:48] = 200
+    noisy = clean + np.random.default_rng(0).normal(0, 12, clean.shape)
+    noisy = noisy.clip(0, 255).astype(np.uint8)
+    strength = 0.1 if method == 'tv' else 15.0
+    out = Restore(method, strength)(dict(img=noisy))['img']
+    assert out.dtype == np.uint8
+    errors = [np.square(image.astype(float) - clean).mean() for image in (noisy, out)]
+    assert errors[1] < 0.5 * errors[0]
+    with pytest.raises(ValueError, match="no method 'magic'"):
+        Restore('magic')
+
+
+@pytest.mark.parametrize('path', sorted(STUDIES.glob('[!_]*.py')), ids=lambda p: p.stem)
+def test_the_studies_of_the_documentation_are_sound(path, tmp_path, monkeypatch):
+    config = load_config(str(path))
+    if config.model.split('/')[-1].startswith(('yolox', 'rtmdet', 'atss')):
+        pytest.importorskip('mmdet')
+        monkeypatch.setattr('experiments.robustness.detection.check', lambda config: None)
+    if 'fcn' in config.model:
+        pytest.importorskip('mmseg')
+    config.checkpoint = __file__
+    study = read_study(config, str(tmp_path))
+    assert study.arms.keys() >= {'stock', 'closed form', 'output-matched', 'continued, labels'}
+    job = study.job(study.dials['reach'], {'model.backbone.reach': 'channel'}, ['fog:1'], [])
+    assert Config.fromfile(job.config).denoisers == {'model.backbone.reach': 'channel'}
