@@ -10,7 +10,7 @@ import argparse
 import itertools
 import math
 import time
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from mmengine.device import get_device
@@ -33,6 +33,9 @@ from mmdenoiserep.cli.arguments import OPTIONS_HELP, ConfigOptions
 from mmdenoiserep.stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
 from mmdenoiserep.stock.model import build_model, preprocess, run_backbone
 from mmdenoiserep.training import denoising_losses, observe_inputs
+
+#: Images, and their data samples for a backbone that needs them.
+Batch = Tuple[Tensor, Any]
 
 
 class Course(NamedTuple):
@@ -66,12 +69,12 @@ def expected_loss(denoiser: Denoiser, moment: Tensor) -> float:
 
 
 @torch.no_grad()
-def moments_of(model: nn.Module, inputs: Sequence[Tensor]) -> Dict[str, Tensor]:
+def moments_of(model: nn.Module, inputs: Sequence[Batch]) -> Dict[str, Tensor]:
     """E[x xᵀ] of all denoised layers over all tokens of all images."""
     moments = SecondMoments(denoisers(model))
     with observe_inputs(denoisers(model), moments.update):
-        for images in inputs:
-            run_backbone(model, images)
+        for batch in inputs:
+            run_backbone(model, *batch)
     return {name: moments.of(name) for name in denoisers(model)}
 
 
@@ -83,7 +86,7 @@ def loss_p(model: nn.Module, moments: Dict[str, Tensor]) -> float:
 
 def train(
     model: nn.Module,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Batch],
     moments: Dict[str, Tensor],
     max_tokens: Optional[int],
     lr: float,
@@ -95,7 +98,7 @@ def train(
 
     Args:
         model (nn.Module): With denoisers of loss 'l2'; they are reset, then trained.
-        inputs (Sequence[Tensor]): Batches, taken in turn.
+        inputs (Sequence[Batch]): Taken in turn.
         moments (dict[str, Tensor]): Of :func:`moments_of`: what Loss_p is measured with.
         max_tokens (int, optional): Of the noise loss.
         lr (float): Learning rate.
@@ -108,12 +111,12 @@ def train(
         nn.init.zeros_(denoiser.weight)
     optimizer = torch.optim.Adam([d.weight for d in modules.values()], lr)
     course, seconds = Course([0], [0.0], [loss_p(model, moments)]), 0.0
-    batches: Iterator[Tensor] = itertools.cycle(inputs)
+    batches: Iterator[Batch] = itertools.cycle(inputs)
     for step in itertools.count(1):
         begin = time.perf_counter()
-        images = next(batches)
+        batch = next(batches)
         losses = denoising_losses(
-            modules, lambda x=images: run_backbone(model, x), 1.0, max_tokens, step
+            modules, lambda b=batch: run_backbone(model, *b), 1.0, max_tokens, step
         )
         optimizer.zero_grad()
         losses.total['loss_denoise'].backward()
@@ -173,8 +176,8 @@ def run(args: argparse.Namespace) -> None:
     batches, inputs = [], []
     for batch in Runner.build_dataloader(config.train_dataloader, seed=0):
         batches.append(batch)
-        inputs.append(preprocess(model, batch, True)[0])
-        if sum(map(len, inputs)) >= args.num_images:
+        inputs.append(preprocess(model, batch, True))
+        if sum(len(images) for images, _ in inputs) >= args.num_images:
             break
     moments = moments_of(model, inputs)
     start = loss_p(model, moments)

@@ -76,7 +76,7 @@ def test_the_expected_loss_is_the_mean_over_the_noise():
     model = ToyModel(dict(type='ToyBackbone')).eval()
     insert_denoisers(model.backbone, loss='l2', cascade=Cascade(last_step=300, spacing=100))
     images = torch.randn(8, 3, 40, 40)
-    moments = moments_of(model, [images])
+    moments = moments_of(model, [(images, None)])
     inputs = {}
     with observe_inputs(denoisers(model), lambda name, _, x: inputs.update({name: x})):
         model.backbone(images)
@@ -90,7 +90,7 @@ def test_training_goes_down_to_the_closed_form():
     torch.manual_seed(0)
     model = ToyModel(dict(type='ToyBackbone')).eval()
     insert_denoisers(model.backbone, loss='l2', cascade=Cascade(last_step=300, spacing=100))
-    inputs = [torch.randn(8, 3, 40, 40)]
+    inputs = [(torch.randn(8, 3, 40, 40), None)]
     moments = moments_of(model, inputs)
     for name, denoiser in denoisers(model).items():
         best = closed_form(moments[name], denoiser.schedule.alpha_bar(denoiser.step))

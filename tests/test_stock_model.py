@@ -6,7 +6,14 @@ from mmengine.model import BaseModel
 from torch import nn
 from toy import ToyBackbone
 
-from mmdenoiserep import calibrate, denoisers, insert_denoisers, to_denoiserep_config
+from mmdenoiserep import (
+    calibrate,
+    denoisers,
+    fuse_denoisers,
+    insert_denoisers,
+    to_denoiserep_config,
+)
+from mmdenoiserep.apis.verify import difference_to, explicit_features
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.stock.model import build_model, preprocess, run_backbone, tensors_in
 from mmdenoiserep.training import denoising_losses, freeze_base
@@ -25,6 +32,9 @@ class WithCameras(BaseModel):
         self.seen += [sample['camera'] for sample in data_samples or []]
         return self.backbone(inputs)
 
+    def example_samples(self, count):
+        return [dict(camera=i) for i in range(count)]
+
     def forward(self, inputs, data_samples=None, mode='tensor'):
         return self.run_backbone(inputs, data_samples)
 
@@ -37,6 +47,12 @@ def test_data_samples_reach_a_model_that_wants_them():
     assert calibrate(model, [batch], num_images=2) == 2
     assert model.seen == [0, 1]
     assert all(d.weight.any() for d in denoisers(model).values())
+    # The check of fusion has no batch: the model says what its backbone is to get.
+    model.seen.clear()
+    features = explicit_features(model.eval())
+    assert model.seen and set(model.seen) == {0, 1}
+    assert difference_to(features, fuse_denoisers(model)) < 1e-5
+    assert model.seen[-2:] == [0, 1]
 
 
 def test_the_five_dimensions_of_reid_are_flattened():

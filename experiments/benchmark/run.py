@@ -49,6 +49,8 @@ REFERENCES = {
     'label-free step': 'backbone forward',
     'dense label-free step': 'backbone forward',
     'calibration': 'plain inference',
+    'measured noise, channel': 'whole inference',
+    'measured noise, kernel': 'whole inference',
     'whole step': 'forward pass',
     'W A of all layers': 'forward pass',
     'noise loss, with its gradient': 'forward pass',
@@ -110,8 +112,11 @@ def run(args: argparse.Namespace) -> None:
         console.rule(part)
         steps, costs = prepare(case, part, args)
         with Progress(console=console, transient=True) as progress:
-            task = progress.add_task(part, total=len(steps) * (args.rounds + 2))
-            timings = alternate(steps, args.rounds, progress=lambda t=task: progress.advance(t))
+            warmup = min(2, args.rounds)
+            task = progress.add_task(part, total=len(steps) * (args.rounds + warmup))
+            timings = alternate(
+                steps, args.rounds, warmup, progress=lambda t=task: progress.advance(t)
+            )
         del steps
         for name, timing in timings.items():
             images = args.num_images if part == 'calibration' else args.batch_size

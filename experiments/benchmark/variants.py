@@ -2,7 +2,7 @@
 
 import copy
 from functools import partial
-from typing import Callable, Dict, NamedTuple, Tuple
+from typing import Callable, Dict, List, NamedTuple, Tuple
 
 import torch
 from mmengine.config import Config
@@ -10,6 +10,9 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmdenoiserep import calibrate, denoisers, fuse_denoisers, to_stock_config
+from mmdenoiserep.apis import to_measured_config
+from mmdenoiserep.calibration import Pair, PairPass
+from mmdenoiserep.calibration.measured import streams_of
 from mmdenoiserep.stock.model import build_model, preprocess, run_backbone
 from mmdenoiserep.training import (
     denoising_losses,
@@ -153,19 +156,50 @@ def dense_step(case: Case) -> Step:
 
 
 def calibration_steps(case: Case, num_images: int) -> Dict[str, Step]:
-    """Calibration, and plain inference of the backbone over the same images."""
+    """Calibration, and inference of the backbone and of the whole model over the same images."""
     model = case.build().eval()
-    batches = [case.batch() for _ in range(-(-num_images // case.batch_size))]
+    batches = [case.batch(labelled=False) for _ in range(-(-num_images // case.batch_size))]
 
     def plain(_):
         with torch.no_grad():
             for batch in batches:
                 run_backbone(model, *preprocess(model, batch))
 
+    def whole(_):
+        with torch.no_grad():
+            for batch in batches:
+                model.test_step(copy.deepcopy(batch))
+
     return {
         'plain inference': Step(plain),
+        'whole inference': Step(whole),
         'calibration': Step(lambda _: calibrate(model, batches, num_images)),
+        **{
+            f'measured noise, {reach}': Step(*_measured_pass(case, reach, batches))
+            for reach in ('channel', 'kernel')
+        },
     }
+
+
+def _measured_pass(case: Case, reach: str, batches: List[dict]):
+    """One pass that solves all denoisers of measured noise; each time from none."""
+    config = to_measured_config(to_stock_config(case.config))
+    config.model.backbone.reach = reach
+    model = case._replace(config=config).build().eval()
+    modules = denoisers(model)
+    pairs = []
+    for batch in batches:
+        clean, samples = preprocess(model, batch)
+        pairs.append(Pair(clean, clean + torch.randn_like(clean), samples))
+    for denoiser in modules.values():
+        nn.init.zeros_(denoiser.weight)
+    streams = streams_of(model, modules, pairs[0].clean[:1])
+
+    def prepare() -> None:
+        for denoiser in modules.values():
+            nn.init.zeros_(denoiser.weight)
+
+    return (lambda _: PairPass(model, streams, 0.5, 0.01, 1.0).run(pairs)), prepare
 
 
 def breakdown(case: Case) -> Dict[str, Step]:

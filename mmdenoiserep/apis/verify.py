@@ -19,9 +19,10 @@ TOLERANCE = 1e-3
 
 
 class Features(NamedTuple):
-    """Random images, and what explicit denoising makes of them."""
+    """Random images with what the backbone needs of them, and what explicit denoising makes."""
 
     inputs: Tensor
+    data_samples: Any
     expected: List[Tensor]
 
 
@@ -62,13 +63,17 @@ def explicit_forward(layer: nn.Module, denoiser: Denoiser, x: Tensor, *args: Any
 
 
 def explicit_features(model: nn.Module) -> Features:
-    """The features of a model's backbone on two random images, under explicit denoising."""
+    """The features of a model's backbone on two random images, under explicit denoising.
+
+    A model whose backbone needs more than the images has a method ``example_samples(count)``.
+    """
     generator = torch.Generator().manual_seed(0)
+    samples = getattr(model, 'example_samples', lambda count: None)(2)
 
     def run(example: Tensor) -> Features:
         inputs = torch.randn(2, *example.shape[1:], generator=generator)
         with torch.no_grad(), explicit_denoising(model):
-            return Features(inputs, tensors_in(run_backbone(model, inputs)))
+            return Features(inputs, samples, tensors_in(run_backbone(model, inputs, samples)))
 
     return with_example(backbone_of(model), run)
 
@@ -80,7 +85,7 @@ def difference_to(features: Features, stock: nn.Module) -> float:
         ValueError: If it is beyond ``TOLERANCE``, or not a number.
     """
     with torch.no_grad():
-        found = tensors_in(run_backbone(stock, features.inputs))
+        found = tensors_in(run_backbone(stock, features.inputs, features.data_samples))
     worst = max(
         ((a - b).abs().max() / b.abs().max().clamp_min(1e-12)).item()
         for a, b in zip(found, features.expected)

@@ -52,6 +52,14 @@ class ReIDModel(ImageClassifier):
         indices = torch.tensor([int(camera) for camera in cameras], device=inputs.device)
         return self.backbone(inputs, indices)
 
+    def example_samples(self, count: int) -> List[DataSample]:
+        """Samples for random images, of one camera after the other."""
+        cameras = max(getattr(self.backbone, 'num_cameras', 0), 1)
+        samples = [DataSample() for _ in range(count)]
+        for i, sample in enumerate(samples):
+            sample.set_field(i % cameras, 'camera')
+        return samples
+
     def forward(
         self,
         inputs: Tensor,

@@ -178,7 +178,8 @@ def test_cameras_reach_the_backbone_and_are_checked():
             model.run_backbone(images, samples([0, 2, 2]))[0],
             model.backbone(images)[0],
         )
-    assert torch.equal(first[[0, 2]], second[[0, 2]])
+        example = model.run_backbone(images[:2], model.example_samples(2))[0]
+    assert torch.equal(first[[0, 2]], second[[0, 2]]) and torch.equal(example, first[:2])
     assert not torch.allclose(first[1], second[1]) and not torch.allclose(first[0], none[0])
     for bad in (samples([0, 1, 3]), samples([0, 1, None]), samples([0, 1, -1])):
         with pytest.raises(ValueError, match=r'2\.jpg: camera .* 0 to 2'):
