@@ -17,7 +17,7 @@ from mmengine.utils import get_installed_path
 from mmdenoiserep.cli import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
-METAFILE = ROOT / 'configs' / 'metafile.yml'
+INDEX = ROOT / 'model-index.yml'
 PAGE = ROOT / 'docs' / 'rows.md'
 START, END = '<!-- rows: make test-rows -->', '<!-- /rows -->'
 METRICS = {'box AP': 'box AP', 'mIoU': 'mIoU', 'Top 1 Accuracy': 'acc@1'}
@@ -42,9 +42,23 @@ def zoo_figure(load_from: str) -> str:
     raise SystemExit(f'no metafile names {load_from}')
 
 
-def claim(metadata: dict) -> str:
-    """What the paper claims, as it stands in the metafile."""
-    return ', '.join(f'{key} {a} → {b}' for key, (a, b) in metadata['Paper'].items())
+def claim(model: dict, models: Dict[str, dict]) -> str:
+    """What the paper claims, as it stands in the metafile.
+
+    In the projects the baseline of the paper's table has an entry of its own, or there is none.
+    """
+    metadata = model['Metadata']
+    if 'Paper' in metadata:
+        return ', '.join(f'{key} {a} → {b}' for key, (a, b) in metadata['Paper'].items())
+    baseline = models.get(model['Name'].replace('_denoiserep', ''))
+    after = model.get('Results', [{}])[0].get('Metrics', {})
+    before = baseline['Results'][0]['Metrics'] if baseline else {}
+    return ', '.join(
+        f'{METRICS.get(key, key)} {before[key]:.2f} → {value:.2f}'
+        if key in before
+        else f'{METRICS.get(key, key)} {value:.2f}'
+        for key, value in after.items()
+    )
 
 
 def table(found: Dict[str, Dict[str, dict]]) -> str:
@@ -53,7 +67,15 @@ def table(found: Dict[str, Dict[str, dict]]) -> str:
         '| config | checkpoint, per the zoo | the paper claims | denoisers | parameters | lines |',
         '|---|---|---|---|---|---|',
     ]
-    for model in yaml.safe_load(METAFILE.read_text(encoding='utf-8'))['Models']:
+    metafiles = yaml.safe_load(INDEX.read_text(encoding='utf-8'))['Import']
+    models = {
+        model['Name']: model
+        for path in metafiles
+        for model in yaml.safe_load((ROOT / path).read_text(encoding='utf-8'))['Models']
+    }
+    for model in models.values():
+        if 'Denoisers' not in model['Metadata']:
+            continue  # a baseline, or a row that differs from a tested one in its data only
         path = model['Config']
         config = Path(path).name
         records = {line: rows[config] for line, rows in found.items() if config in rows}
@@ -62,10 +84,13 @@ def table(found: Dict[str, Dict[str, dict]]) -> str:
         if len({(r['denoisers'], r['parameters']) for r in records.values()}) > 1:
             raise SystemExit(f'{config} is not the same model on all lines')
         record = next(iter(records.values()))
-        figure = zoo_figure(load_config(str(ROOT / path)).load_from)
+        project = not path.startswith('configs/')
+        figure = (
+            'not in the zoo' if project else zoo_figure(load_config(str(ROOT / path)).load_from)
+        )
         name = model['Name'].replace('_denoiserep', '')
         lines.append(
-            f'| [`{name}`](../{path}) | {figure} | {claim(model["Metadata"])} '
+            f'| [`{name}`](../{path}) | {figure} | {claim(model, models)} '
             f'| {record["denoisers"]} | {record["parameters"] / 1e6:.2f} M | {", ".join(records)} |'
         )
     return '\n'.join(lines)

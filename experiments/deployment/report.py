@@ -21,6 +21,7 @@ def write_report(
     chosen: Dict[str, str],
     transfers: dict,
     latencies: Dict[str, float],
+    depth: Dict[str, List[float]],
 ) -> str:
     """Write ``report.md``, ``scores.json`` and the pictures; the text of the report."""
     parts = [f'# {study.task.METRIC}: ways to a robust checkpoint']
@@ -34,6 +35,7 @@ def write_report(
         if len(study.transfer['noises']):
             parts += ['Noises that were not measured:', transfer_table(transfers)]
         draw_minutes(study, results, osp.join(study.root, 'minutes.png'))
+        draw_depth(study, depth, osp.join(study.root, 'depth.png'))
     if choices:
         parts += ['Validation images, every setting:', choice_table(study, choices)]
         dials = {name: choices[name] for name in study.dials if name in choices}
@@ -46,6 +48,7 @@ def write_report(
         chosen=chosen,
         transfer=_plain(transfers),
         latency=latencies,
+        depth=depth,
     )
     for name, body in (('report.md', text), ('scores.json', json.dumps(content, indent=1))):
         with atomic_write(osp.join(study.root, name)) as file:
@@ -127,6 +130,21 @@ def draw_minutes(study: Study, results: Dict[str, ArmResult], path: str) -> None
     axis.set_xlabel('minutes to make the checkpoint (squares: with labels)')
     axis.set_ylabel(f'recovered share of {study.task.METRIC}, %')
     axis.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def draw_depth(study: Study, depth: Dict[str, List[float]], path: str) -> None:
+    """The error of each layer's input, through the network."""
+    pyplot = _pyplot()
+    figure, axis = pyplot.subplots(figsize=(7, 4))
+    for name, errors in depth.items():
+        axis.plot(errors, marker='.', label=name, color='black' if name == 'stock' else None)
+    axis.set_xlabel('layer, in the order of the data')
+    axis.set_ylabel(f'relative error of its input under {study.noises[0]}')
+    axis.set_ylim(0, None)
+    axis.legend(fontsize='small', frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -10,11 +10,15 @@ from experiments.robustness.plan import CLEAN, Noise
 from experiments.study.pool import work
 from mmdenoiserep.transforms.degrade import name_of
 
+from .depth import errors_by_depth
 from .jobs import Job
 from .latency import latency_ratio
 from .plan import read_study, setting_name, views_of
 from .report import write_report
 from .results import tested, transferred, validated
+
+#: Kinds of arms whose features are looked at layer by layer.
+DEEP = ('stock', 'batch-norm', 'continued', 'measured', 'matched')
 
 
 def run_deployment(
@@ -54,7 +58,7 @@ def run_deployment(
         clean, noisy = choices[name][setting]
         return study.keep_clean * clean + (1 - study.keep_clean) * noisy
 
-    results, chosen, transfers, latencies = None, {}, {}, {}
+    results, chosen, transfers, latencies, depth = None, {}, {}, {}, {}
     extra = [Noise(*name_of(noise)) for noise in study.transfer['noises']]
     if read_test:
         jobs: Dict[str, List[Job]] = {}
@@ -78,5 +82,9 @@ def run_deployment(
         for name, arm in study.arms.items():
             if arm.kind == 'restore':
                 latencies[name] = latency_ratio(jobs[name][0], plain)
-    console.print(Markdown(write_report(study, results, choices, chosen, transfers, latencies)))
+        depth = errors_by_depth(
+            study, {name: own for name, own in jobs.items() if study.arms[name].kind in DEEP}
+        )
+    report = write_report(study, results, choices, chosen, transfers, latencies, depth)
+    console.print(Markdown(report))
     console.print(f'written to {study.root}: report.md, scores.json and pictures')

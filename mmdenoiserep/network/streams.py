@@ -57,13 +57,14 @@ def find_streams(
     model = copy.deepcopy(model)
     model.eval()
     generator = torch.Generator().manual_seed(0)
+    device = next(model.parameters()).device
 
     def run(x: Tensor) -> List[_Seen]:
         seen: List[_Seen] = []
         handles = _watch(model, seen)
         try:
             # Two images: more positions than a channel has constants, in small maps, too.
-            model(torch.randn(2, *x.shape[1:], generator=generator).to(x))
+            model(torch.randn(2, *x.shape[1:], generator=generator).to(device, x.dtype))
         finally:
             for handle in handles:
                 handle.remove()
