@@ -18,6 +18,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from experiments import coco
 from experiments.robustness import classification, detection, measure, plan, run, segmentation
 from experiments.robustness.plan import CLEAN, Noise
 from experiments.robustness.progress import Meter
@@ -111,13 +112,13 @@ def evaluated(objects: list, found: list, images: list):
     return evaluation
 
 
-@pytest.mark.parametrize('cells', [detection.MOST_CELLS, 1])
+@pytest.mark.parametrize('cells', [coco.MOST_CELLS, 1])
 def test_ap_of_samples_is_that_of_pycocotools(cells, monkeypatch):
     pytest.importorskip('pycocotools')
-    monkeypatch.setattr(detection, 'MOST_CELLS', cells)
+    monkeypatch.setattr(coco, 'MOST_CELLS', cells)
     objects, found = boxes_at_random(np.random.default_rng(0), 12)
     whole = evaluated(objects, found, list(range(12)))
-    arrays = detection.flatten(whole.evalImgs, 5, 12)
+    arrays = coco.flatten(whole.evalImgs, 5, 12)
     assert arrays['ignored'].any() and not arrays['objects'][4].any()
     counts = np.concatenate([resamples(12, 6), np.eye(12, dtype=int)[1:5]])
     for row, score in zip(counts, detection.score(arrays, counts)):

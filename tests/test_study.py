@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments import coco
 from experiments.study import classification, detection, segmentation
 from experiments.study.arms import arm_config, read_arm
 from experiments.study.bootstrap import paired_difference, resamples
@@ -157,7 +158,12 @@ def test_detection_scores_are_those_of_coco_on_repeated_images():
                 detections.append([image, label, *shifted, generator.uniform()])
     evaluation = coco_evaluation(range(6), boxes, detections)
     counts = np.array([[1] * 6, [3, 0, 1, 0, 2, 0]])
-    arrays = detection.flatten(evaluation.evalImgs, (2, 4, 6))
+    matches = np.array(evaluation.evalImgs, dtype=object).reshape(2, 4, 6)
+    arrays = {
+        f'{area}/{name}': array
+        for i, area in enumerate(coco.AREAS)
+        for name, array in coco.flatten(matches[:, i].ravel().tolist(), 2, 6).items()
+    }
     assert all(array.dtype != object for array in arrays.values())  # nothing is pickled
     found = detection.scores(arrays, counts)
     for row, chosen in enumerate((list(range(6)), [0, 0, 0, 2, 4, 4])):

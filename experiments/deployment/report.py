@@ -64,6 +64,7 @@ def arm_table(
 ) -> str:
     """Each arm: what it brings, and what it takes."""
     columns = ('clean', 'to stock', 'noisy', 'recovered', 'labels', 'minutes', 'latency', 'setting')
+    further = list(results['stock'].further)
     rows = []
     for name, result in results.items():
         arm = study.arms[name]
@@ -75,12 +76,14 @@ def arm_table(
                 _spell(result.clean_change, '+', 1),
                 f'{result.noisy.mean:.1f}',
                 _share(result.recovered),
+                *('{:.1f} / {:.1f}'.format(*result.further[metric]) for metric in further),
                 'yes' if LABELS[arm.kind] else 'no',
                 '' if arm.kind in ('stock', 'restore') else f'{result.minutes:.1f}',
                 f'× {latencies.get(name, 1.0):.2f}',
                 '; '.join(filter(None, (setting, result.note))),
             ]
         )
+    columns = (*columns[:4], *(f'{metric}, clean / noisy' for metric in further), *columns[4:])
     return _table(['', *columns], rows)
 
 

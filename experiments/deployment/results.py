@@ -24,6 +24,7 @@ class ArmResult(NamedTuple):
         recovered (Difference, optional): Share of stock's loss that is won back, in percent; None
             for stock, and where stock loses nothing for sure.
         noises (dict[str, tuple]): By noise: the score and the recovered share.
+        further (dict[str, tuple]): By the name of a further metric: its clean and noisy mean.
         minutes (float): To make one checkpoint, the mean.
         note (str): What there is to say.
     """
@@ -33,6 +34,7 @@ class ArmResult(NamedTuple):
     noisy: Difference
     recovered: Optional[Difference]
     noises: Dict[str, Tuple[float, Optional[Difference]]]
+    further: Dict[str, Tuple[float, float]]
     minutes: float
     note: str
 
@@ -81,10 +83,24 @@ def tested(study: Study, jobs: Dict[str, List[Job]]) -> Dict[str, ArmResult]:
             noisy=interval(means[1]),
             recovered=None if name == 'stock' else share(means[1], means[2], stock_clean),
             noises=noises,
+            further=_further(study, own),
             minutes=float(np.mean([record['minutes'] for record in records])),
             note='; '.join(sorted({record['note'] for record in records if record['note']})),
         )
     return out
+
+
+def _further(study: Study, jobs: List[Job]) -> Dict[str, Tuple[float, float]]:
+    found: Dict[str, Tuple[float, float]] = {}
+    for name, metric in getattr(study.task, 'FURTHER', {}).items():
+        sides: Tuple[List[float], List[float]] = ([], [])
+        for job in jobs:
+            for view in views_of('test', study.seen(job.noises)):
+                arrays = job.arrays(view)
+                counts = resamples(study.task.num_images(arrays), 0)
+                sides[view[1] != CLEAN].append(metric(arrays, counts)[0])
+        found[name] = (float(np.mean(sides[0])), float(np.mean(sides[1])))
+    return found
 
 
 def transferred(

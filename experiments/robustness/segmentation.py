@@ -12,6 +12,7 @@ from experiments.study import segmentation
 METRIC = 'mIoU'
 #: What :func:`of_images` gives.
 OF_IMAGES = 'mIoU of this image alone'
+NAMES = ('intersect', 'union', 'boundary_intersect', 'boundary_union')
 
 
 def check(config: Config) -> None:
@@ -22,7 +23,8 @@ def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
     """Statistics of each image of the test loader.
 
     Returns:
-        dict[str, ndarray]: ``intersect`` and ``union``, pixels of each class, (images, classes).
+        dict[str, ndarray]: ``intersect`` and ``union``, pixels of each class, and the same of
+        boundaries, (images, classes).
     """
     config = copy.deepcopy(config)
     evaluators = config.get('test_evaluator') or {}
@@ -30,7 +32,7 @@ def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
     ignored = next((e['ignore_index'] for e in evaluators if 'ignore_index' in e), 255)
     config.test_evaluator = dict(iou_metrics=['mIoU'], ignore_index=ignored)
     arrays = segmentation.collect(model, config)
-    return {name: arrays[name] for name in ('intersect', 'union')}
+    return {name: arrays[name] for name in NAMES}
 
 
 def score(arrays: Dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
@@ -40,6 +42,16 @@ def score(arrays: Dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
     """
     with np.errstate(invalid='ignore'):
         return 100 * np.nanmean((counts @ arrays['intersect']) / (counts @ arrays['union']), 1)
+
+
+def boundary_iou(arrays: Dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
+    """The mean IoU of boundaries likewise."""
+    parts = {name: arrays[f'boundary_{name}'] for name in ('intersect', 'union')}
+    return score(parts, counts)
+
+
+#: What else can be said of the same predictions.
+FURTHER = {'B-IoU': boundary_iou}
 
 
 def of_images(arrays: Dict[str, np.ndarray]) -> np.ndarray:
