@@ -23,6 +23,7 @@ from experiments.robustness import classification, detection, measure, plan, run
 from experiments.robustness.plan import CLEAN, Noise
 from experiments.robustness.progress import Meter
 from experiments.robustness.summary import share, summarize
+from experiments.study import segmentation as study_segmentation
 from experiments.study.bootstrap import resamples
 
 pytest.importorskip('imagecorruptions')
@@ -130,6 +131,17 @@ def test_ap_of_samples_is_that_of_pycocotools(cells, monkeypatch):
         assert score == pytest.approx(expected, rel=1e-12, nan_ok=True)
     alone = detection.of_images(arrays)
     np.testing.assert_allclose(alone, detection.score(arrays, np.eye(12, dtype=int)), rtol=1e-12)
+
+
+def test_boundaries_are_scored_as_the_study_scores_them():
+    generator = np.random.default_rng(0)
+    arrays = {name: generator.uniform(1, 9, (5, 3)) for name in segmentation.NAMES}
+    zeros = dict(pixels=np.ones(5), correct=np.ones(5), cross_entropy=np.ones(5))
+    counts = resamples(5, 4)
+    expected = study_segmentation.scores({**arrays, **zeros, 'gap': np.ones((5, 15))}, counts)
+    (name,) = segmentation.FURTHER
+    np.testing.assert_allclose(segmentation.FURTHER[name](arrays, counts), expected[name])
+    np.testing.assert_allclose(segmentation.score(arrays, counts), expected['mIoU'])
 
 
 def test_the_figures_by_hand():
