@@ -19,7 +19,7 @@ METHODS = ('pairs', 'transport')
 #: Tokens, over all images, for each entry of a layer's input: more of them do not change a solution
 #: that any images could tell, and cost the most of a pass where inputs are wide.
 TOKENS_PER_ENTRY = 8
-LEAST_TOKENS = 2**14
+LEAST_TOKENS = 2**15
 #: Directions of a weight below this share of its largest are not used to write by.
 RANK = 1e-4
 

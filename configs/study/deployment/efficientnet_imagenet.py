@@ -2,3 +2,11 @@
 _base_ = './_base_arms.py'
 model = 'models/efficientnet_lite0.py'
 checkpoint = 'data/weights/efficientnet_lite0.pth'
+every = dict(options=dict(num_images=300))
+arms = {
+    'transport': every,
+    'closed form': every,
+    'closed form, κ 0.8': every,
+    'mixture of three': every,
+}
+del every
