@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-CHUNK = 12
+CHUNK = 16
 #: Sequences up to this length are scanned step by step.
 SHORT = 32
 
