@@ -13,7 +13,7 @@ from ..network.observation import NoisePredictor
 from ..network.probe import with_example
 from ..network.tokens import sample_tokens
 from ..registry import MODELS
-from ..stock.model import tensors_in
+from ..stock.model import evaluation, tensors_in
 
 #: Of a backbone.
 Output = Union[Tensor, Tuple[Tensor, ...], List[Tensor]]
@@ -152,8 +152,5 @@ def _denoise_levels(backbone: nn.Module, args: tuple, output: Output) -> Output:
 
 @torch.no_grad()
 def _features(backbone: nn.Module) -> Sequence[Tensor]:
-    training = backbone.training
-    backbone.eval()
-    output = with_example(backbone, backbone)
-    backbone.train(training)
-    return tensors_in(output)
+    with evaluation(backbone):
+        return tensors_in(with_example(backbone, backbone))
