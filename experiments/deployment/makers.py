@@ -109,14 +109,16 @@ def _measured(
     changes, config = _changes(config), to_measured_config(config, options.pop('targets', None))
     config.merge_from_dict(changes)
     try:
-        calibrate_measured_checkpoint(
+        report = calibrate_measured_checkpoint(
             config, checkpoint, out, noise=noises, fuse=True, force=True, **options
         )
     except ValueError as error:
         if 'better than the stock' not in str(error):
             raise
+        print(error)
         shutil.copyfile(checkpoint, out)
         return REFUSED
+    print(report)  # into the job's log
     return ''
 
 
