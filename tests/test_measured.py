@@ -232,7 +232,7 @@ def test_images_that_do_not_fit_are_added_in_further_passes():
 def test_passes_are_as_many_as_fit_into_memory(residual, monkeypatch):
     """The widest layer of `Residual` holds 6 x 10 x 10 floats before and behind it."""
     pair = pairs_of(1)[0]
-    alive = 4 * 3 * (2 * (6 + 6) * 100 + 4 * 100)  # of three passes
+    alive = 4 * 3 * ((6 + 6) * 100 + 4 * 100)  # of three passes
     assert images_at_once(residual, pair, 20 * alive) == 20
     assert images_at_once(residual, pair, 1) == len(pair.clean)
     monkeypatch.setattr(

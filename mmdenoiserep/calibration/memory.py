@@ -10,13 +10,14 @@ from .pairs import Pair
 BUDGET = 4 * 2**30
 #: Forward passes of a batch: the teacher's, and the students' of degraded and clean images.
 PASSES = 3
-#: A residual block holds its input while its branch is at the largest layer: two layers' worth.
-LAYERS = 2
 
 
 @torch.no_grad()
 def images_at_once(model: nn.Module, pair: Pair, budget: int = BUDGET) -> int:
     """Images whose paused forward passes take about ``budget`` bytes, at least a batch.
+
+    Each pass is taken to hold the input and the output of the largest layer, which stand for what
+    is alive in a residual block, and the backbone's output.
 
     Args:
         model (nn.Module): In evaluation.
@@ -37,7 +38,7 @@ def images_at_once(model: nn.Module, pair: Pair, budget: int = BUDGET) -> int:
     finally:
         for handle in handles:
             handle.remove()
-    return max(len(pair.clean), budget // max(PASSES * (LAYERS * largest + kept), 1))
+    return max(len(pair.clean), budget // max(PASSES * (largest + kept), 1))
 
 
 def _bytes(values) -> int:
