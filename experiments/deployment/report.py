@@ -120,6 +120,7 @@ def draw_minutes(study: Study, results: Dict[str, ArmResult], path: str) -> None
     """Recovered share against the minutes that it takes."""
     pyplot = _pyplot()
     figure, axis = pyplot.subplots(figsize=(7, 4.5))
+    axis.set_prop_cycle(color=pyplot.get_cmap('tab20').colors)
     for name, result in results.items():
         if result.recovered is None:
             continue
@@ -141,13 +142,13 @@ def draw_minutes(study: Study, results: Dict[str, ArmResult], path: str) -> None
 def draw_depth(study: Study, depth: Dict[str, List[float]], path: str) -> None:
     """The error of each layer's input, through the network."""
     pyplot = _pyplot()
-    figure, axis = pyplot.subplots(figsize=(7, 4))
+    figure, axis = pyplot.subplots(figsize=(8, 4))
     for name, errors in depth.items():
         axis.plot(errors, marker='.', label=name, color='black' if name == 'stock' else None)
     axis.set_xlabel('layer, in the order of the data')
     axis.set_ylabel(f'relative error of its input under {study.noises[0]}')
-    axis.set_ylim(0, None)
-    axis.legend(fontsize='small', frameon=False)
+    axis.set_yscale('log')
+    axis.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
