@@ -121,6 +121,11 @@ def test_every_arm_is_made_compared_and_kept(folder):
     assert scores['latency']['tv'] > 1 and set(scores['latency']) == {'tv'}
     assert set(scores['validation']) == {'closed form', 'continued', 'κ'}
     assert set(scores['transfer']) == {'stock', 'mixture'}
+    # The first layer's input is the noisy image, whatever the network behind it.
+    depth = scores['depth']
+    assert set(depth) == set(ARMS) - {'tv', 'paper', 'label-free'}
+    assert len({errors[0] for errors in depth.values()}) == 1 and depth['stock'][0] > 0
+    assert depth['matched'][-1] != depth['stock'][-1]
     assert scores['chosen']['continued'] in ('lr=0.0001', 'lr=0.001')
     # The weights are what the arm says: all of them, statistics alone, or those that fuse.
     before = torch.load('stock.pth')['state_dict']
