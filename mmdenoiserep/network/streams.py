@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from .layers import channel_dim_of
 from .probe import with_example
+from .tokens import take_tokens
 
+#: Positions in which features are compared: a sum that holds there holds everywhere.
+POSITIONS = 256
 #: Features behind a layer in which its sum is looked for, and features before it that may be u.
 AHEAD, BACK = 14, 60
 TOLERANCE = 1e-4
@@ -104,20 +107,28 @@ def _stream_of(name: str, channel_dim: int, seen: List[_Seen]) -> Optional[Strea
     y = seen[own[0]].value
     earlier = [s for s in seen[max(0, begin - BACK) : begin] if s.value.shape == y.shape]
     later = [s for s in seen[own[0] + 1 : own[0] + 1 + AHEAD] if s.value.shape == y.shape]
-    y = y.movedim(channel_dim, -1).reshape(-1, y.shape[channel_dim]).double()
+    y = _tokens(y, channel_dim)
     centred = y - y.mean(0)
     power = centred.square().sum(0)
     if not (power > 0).all() or len(y) < 3:
         return None
     for after in later:
         for before in reversed(earlier):
-            u = before.value.movedim(channel_dim, -1).reshape(len(y), -1).double()
+            u = _tokens(before.value, channel_dim)
             if not u.var(0).any():  # a constant is no stream
                 continue
-            rest = after.value.movedim(channel_dim, -1).reshape(len(y), -1).double() - u
+            rest = _tokens(after.value, channel_dim) - u
             rest = rest - rest.mean(0)
             scale = (rest * centred).sum(0) / power
             error = (rest - scale * centred).square().sum() / rest.square().sum().clamp_min(1e-30)
             if error.sqrt() < TOLERANCE and (scale.abs() > TOLERANCE).any():
                 return Stream(before.module, before.side, scale)
     return None
+
+
+def _tokens(x: Tensor, channel_dim: int) -> Tensor:
+    """Evenly spaced positions of a feature, at most about ``POSITIONS``, (K, C), float64."""
+    total = x.numel() // x.shape[channel_dim]
+    # Gathered: laying out the whole map anew would cost more than comparing it.
+    index = torch.arange(0, total, max(1, total // POSITIONS), device=x.device)
+    return take_tokens(x, channel_dim, index).double()
