@@ -1,7 +1,7 @@
 """How many images' activations fit into memory while forward passes pause side by side."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..stock.model import backbone_of, run_backbone, tensors_in
 from .pairs import Pair
@@ -42,5 +42,4 @@ def images_at_once(model: nn.Module, pair: Pair, budget: int = BUDGET) -> int:
 
 
 def _bytes(values) -> int:
-    tensors = [t for t in tensors_in(values) if isinstance(t, Tensor)]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return sum(t.numel() * t.element_size() for t in tensors_in(values))

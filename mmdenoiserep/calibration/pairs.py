@@ -16,8 +16,8 @@ from .lockstep import Job, run_in_lockstep
 from .pair_moments import PairMoments
 
 METHODS = ('pairs', 'transport')
-#: Tokens, over all images, for each entry of a layer's input: more of them do not change a solution
-#: that any images could tell, and cost the most of a pass where inputs are wide.
+#: Most tokens of a pass for each entry of a layer's input; LEAST_TOKENS where that is less. Further
+#: ones do not change the error of the output, and cost the most where inputs are wide.
 TOKENS_PER_ENTRY = 8
 LEAST_TOKENS = 2**15
 #: Directions of a weight below this share of its largest are not used to write by.

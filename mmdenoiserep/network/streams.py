@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .layers import channel_dim_of
 from .probe import with_example
-from .tokens import take_tokens
+from .tokens import draw, take_tokens
 
 #: Positions in which features are compared: a sum that holds there holds everywhere.
 POSITIONS = 256
@@ -107,28 +107,28 @@ def _stream_of(name: str, channel_dim: int, seen: List[_Seen]) -> Optional[Strea
     y = seen[own[0]].value
     earlier = [s for s in seen[max(0, begin - BACK) : begin] if s.value.shape == y.shape]
     later = [s for s in seen[own[0] + 1 : own[0] + 1 + AHEAD] if s.value.shape == y.shape]
-    y = _tokens(y, channel_dim)
+    # The same positions of all of them; laying out whole maps anew would cost more than comparing.
+    generator = torch.Generator().manual_seed(0)
+    index = draw(y.numel() // y.shape[channel_dim], POSITIONS, generator)
+    index = None if index is None else index.to(y.device)
+
+    def tokens(feature: Tensor) -> Tensor:
+        return take_tokens(feature, channel_dim, index).double()
+
+    y = tokens(y)
     centred = y - y.mean(0)
     power = centred.square().sum(0)
     if not (power > 0).all() or len(y) < 3:
         return None
+    streams = [(s, tokens(s.value)) for s in reversed(earlier)]
+    streams = [(s, u) for s, u in streams if u.var(0).any()]  # a constant is no stream
     for after in later:
-        for before in reversed(earlier):
-            u = _tokens(before.value, channel_dim)
-            if not u.var(0).any():  # a constant is no stream
-                continue
-            rest = _tokens(after.value, channel_dim) - u
+        total = tokens(after.value)
+        for before, u in streams:
+            rest = total - u
             rest = rest - rest.mean(0)
             scale = (rest * centred).sum(0) / power
             error = (rest - scale * centred).square().sum() / rest.square().sum().clamp_min(1e-30)
             if error.sqrt() < TOLERANCE and (scale.abs() > TOLERANCE).any():
                 return Stream(before.module, before.side, scale)
     return None
-
-
-def _tokens(x: Tensor, channel_dim: int) -> Tensor:
-    """Evenly spaced positions of a feature, at most about ``POSITIONS``, (K, C), float64."""
-    total = x.numel() // x.shape[channel_dim]
-    # Gathered: laying out the whole map anew would cost more than comparing it.
-    index = torch.arange(0, total, max(1, total // POSITIONS), device=x.device)
-    return take_tokens(x, channel_dim, index).double()
