@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from experiments import plots
 from mmdenoiserep.cli import (
     add_tool_arguments,
     at_least,
@@ -197,11 +198,7 @@ def table(part: str, records: dict) -> Table:
 
 def draw(records: dict, path: Path) -> None:
     """A bar for each median, with its spread."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
+    pyplot = plots.pyplot()
     parts = list(dict.fromkeys(record['part'] for record in records.values()))
     figure, axes = pyplot.subplots(
         len(parts), figsize=(7, 0.5 * len(records) + len(parts)), squeeze=False

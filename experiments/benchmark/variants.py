@@ -191,14 +191,13 @@ def _measured_pass(case: Case, reach: str, batches: List[dict]):
     for batch in batches:
         clean, samples = preprocess(model, batch)
         pairs.append(Pair(clean, clean + torch.randn_like(clean), samples))
-    for denoiser in modules.values():
-        nn.init.zeros_(denoiser.weight)
-    streams = streams_of(model, modules, pairs[0].clean[:1])
 
     def prepare() -> None:
         for denoiser in modules.values():
             nn.init.zeros_(denoiser.weight)
 
+    prepare()
+    streams = streams_of(model, modules, pairs[0].clean[:1])
     return (lambda _: PairPass(model, streams, 0.5, 0.01, 1.0).run(pairs)), prepare
 
 

@@ -1,8 +1,8 @@
 """What a study of deployed models compares, as its config states it."""
 
-import itertools
 from typing import Any, Dict, List, NamedTuple, Tuple
 
+from experiments.study.arms import combinations, read_grid
 from mmdenoiserep.transforms import noise_transform
 
 #: What each kind of arm does to the checkpoint, and whether it needs labels.
@@ -31,7 +31,7 @@ class Arm(NamedTuple):
         config (dict): Changes to the model's config, by dotted key.
         grid (dict): Lists of values of options (or of ``config``, by a dotted key): all
             combinations are tried, and the validation images choose.
-        transform (dict, optional): What stands in front of the network.
+        transform (dict): What stands in front of the network; empty for nothing.
         noises (list[str]): What one checkpoint is made for; empty for a checkpoint a noise.
     """
 
@@ -45,7 +45,7 @@ class Arm(NamedTuple):
 
     def candidates(self) -> List[Dict[str, Any]]:
         """All combinations of the grid."""
-        return [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]
+        return combinations(self.grid)
 
     def split(self, values: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         """Options and changes of the config with one combination of the grid."""
@@ -69,10 +69,8 @@ def read_arm(name: str, spec: dict) -> Arm:
         raise ValueError(f'arm {name!r}: kind must be one of {tuple(LABELS)}, got {kind!r}')
     if (kind == 'restore') != bool(spec.get('transform')):
         raise ValueError(f"arm {name!r}: a transform goes with kind 'restore', and only there")
-    for key, values in (spec.get('grid') or {}).items():
-        if not isinstance(values, list) or not values:
-            raise ValueError(f'arm {name!r}: grid[{key!r}] must be a list of values')
+    grid = read_grid(name, spec)
     for noise in spec.get('noises') or []:
         noise_transform(noise)  # refuses
-    parts = {key: dict(spec.get(key) or {}) for key in ('options', 'config', 'grid', 'transform')}
-    return Arm(name, kind, noises=list(spec.get('noises') or []), **parts)
+    parts = {key: dict(spec.get(key) or {}) for key in ('options', 'config', 'transform')}
+    return Arm(name, kind, grid=grid, noises=list(spec.get('noises') or []), **parts)

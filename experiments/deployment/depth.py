@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmdenoiserep.network.layers import is_denoisable
 from mmdenoiserep.stock.model import backbone_of, preprocess, run_backbone, spread
 
-from .jobs import Job
+from .jobs import Job, View
 from .plan import Study, views_of
 
 #: Validation images that are looked at.
@@ -24,8 +24,9 @@ def errors_by_depth(study: Study, jobs: Dict[str, List[Job]]) -> Dict[str, List[
     those under the study's first noise, over validation images.
     """
     (stock,) = jobs['stock']
-    clean, noisy = (_images(stock, view) for view in views_of('val', study.noises[:1]))
-    reference = _inputs(stock.model(), clean)
+    model = stock.model()
+    clean, noisy = (_images(stock, model, view) for view in views_of('val', study.noises[:1]))
+    reference = _inputs(model, clean)
     out = {}
     for name, own in jobs.items():
         inputs = _inputs(own[0].model(), noisy)
@@ -36,9 +37,8 @@ def errors_by_depth(study: Study, jobs: Dict[str, List[Job]]) -> Dict[str, List[
     return out
 
 
-def _images(job: Job, view) -> List[tuple]:
+def _images(job: Job, model: nn.Module, view: View) -> List[tuple]:
     config = job.view_config(view)
-    model = job.model()
     batches, count = [], 0
     for batch in Runner.build_dataloader(config.test_dataloader):
         batches.append(preprocess(model, batch))

@@ -10,15 +10,12 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 
 from experiments.robustness.measure import load_arrays, save_arrays
-from experiments.robustness.plan import CLEAN, SEED, TASKS, Noise
+from experiments.robustness.plan import CLEAN, TASKS, Noise, with_noise
+from experiments.study.jobs import load_model, read_record, write_json
 from mmdenoiserep.datasets.pairs import insert_behind_loading
-from mmdenoiserep.stock.checkpoint import load_checkpoint_file, load_exactly, weights_of
 from mmdenoiserep.stock.config import without_sync_norms
-from mmdenoiserep.stock.files import atomic_write
-from mmdenoiserep.stock.model import build_model
 from mmdenoiserep.stock.sources import read_weights_only
 
 from . import restore  # noqa: F401 - registers
@@ -35,6 +32,7 @@ class Job(NamedTuple):
         folder (str): Where everything goes.
         config (str): The arm's stock config, a file.
         checkpoint (str): The stock checkpoint.
+        digest (str): SHA-256 of that.
         kind (str): See :data:`.arms.LABELS`.
         noises (tuple[str]): What the checkpoint is made for.
         options (str): Of the maker, as JSON.
@@ -47,6 +45,7 @@ class Job(NamedTuple):
     folder: str
     config: str
     checkpoint: str
+    digest: str
     kind: str
     noises: Tuple[str, ...]
     options: str
@@ -57,11 +56,9 @@ class Job(NamedTuple):
 
     def fingerprint(self) -> str:
         """Of everything that the result depends on, so that no stale result is taken up."""
-        digest = hashlib.sha256(Path(self.checkpoint).read_bytes())
-        digest.update(Path(self.config).read_bytes())
-        parts = (self.kind, self.noises, self.options, self.transform, self.seed)
-        digest.update(repr(parts).encode())
-        return digest.hexdigest()
+        parts = (self.digest, self.kind, self.noises, self.options, self.transform, self.seed)
+        text = Path(self.config).read_text() + repr(parts)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def statistics_file(self, view: View) -> str:
         """Where the statistics of a view's images are."""
@@ -73,8 +70,7 @@ class Job(NamedTuple):
 
     def record(self) -> Dict[str, Any]:
         """What was noted when the checkpoint was made: minutes, threads, a note; or {}."""
-        path = Path(self.folder, 'done.json')
-        record = json.loads(path.read_text()) if path.is_file() else {}
+        record = read_record(self.folder)
         return record if record.get('fingerprint') == self.fingerprint() else {}
 
     def missing(self) -> List[View]:
@@ -108,8 +104,7 @@ class Job(NamedTuple):
             threads=torch.get_num_threads(),
             note=note,
         )
-        with atomic_write(osp.join(self.folder, 'done.json')) as file:
-            file.write(json.dumps(record, indent=1).encode())
+        write_json(osp.join(self.folder, 'done.json'), record)
 
     def robust(self) -> str:
         """The checkpoint that is made."""
@@ -127,17 +122,12 @@ class Job(NamedTuple):
         # Each goes in front of what was put in before.
         if self.transform != 'null':
             loader.dataset = insert_behind_loading(loader.dataset, json.loads(self.transform))
-        if noise != CLEAN:
-            step = dict(type='mmengine.CachedDegrade', **noise._asdict(), seed=SEED)
-            loader.dataset = insert_behind_loading(loader.dataset, dict(step, folder=self.cache))
+        loader.dataset = with_noise(loader.dataset, noise, self.cache)
         return config
 
     def model(self) -> torch.nn.Module:
         """The model with the checkpoint that was made."""
-        model = build_model(Config.fromfile(self.config))
-        path = self.robust()
-        load_exactly(model, weights_of(load_checkpoint_file(path), path), path)
-        return model.to(get_device()).eval()
+        return load_model(Config.fromfile(self.config), self.robust())
 
     def _evaluate(self, views: List[View]) -> None:
         model = self.model()

@@ -9,6 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
+from experiments.robustness.plan import CLEAN
+
 from .jobs import Job
 
 #: Images of which the time is taken.
@@ -33,7 +35,7 @@ def latency_ratio(job: Job, plain: Config) -> float:
         network += (time.perf_counter() - begin) * (i > 0)  # the first warms up
     both = [
         _loading(DATASETS.build(config.test_dataloader.dataset))
-        for config in (job.view_config(('test', ('clean', 0))), plain)
+        for config in (job.view_config(('test', CLEAN)), plain)
     ]
     return 1 + max(0.0, both[0] - both[1]) / network
 

@@ -1,9 +1,9 @@
 """How each kind of arm makes a stock checkpoint out of a stock checkpoint."""
 
-import copy
+import itertools
 import os.path as osp
 import shutil
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 import torch
 from mmengine.config import Config
@@ -15,6 +15,7 @@ from torch.optim.swa_utils import update_bn
 from mmdenoiserep import calibrate_checkpoint, to_denoiserep_config
 from mmdenoiserep.apis import calibrate_measured_checkpoint, to_measured_config
 from mmdenoiserep.apis.calibrate import load_stock_model
+from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.stock.config import without_sync_norms
 from mmdenoiserep.stock.data import unlabelled_loader
@@ -60,13 +61,9 @@ def _batch_norm(
     loader.batch_size = 16
     left = options.get('num_images', 256) // loader.batch_size
     init_default_scope(config.default_scope)
-    batches = []
-    for batch in Runner.build_dataloader(loader):
-        batches.append(preprocess(model, batch)[0])
-        if len(batches) >= left:
-            break
-    with torch.no_grad():
-        update_bn(batches, model)  # runs the model on its inputs, in mode 'tensor'
+    batches = itertools.islice(Runner.build_dataloader(loader), max(left, 1))
+    # Runs the model on its inputs, in mode 'tensor'.
+    update_bn((preprocess(model, batch)[0] for batch in batches), model)
     torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=meta)), out)
     return ''
 
@@ -79,15 +76,14 @@ def _continued(
     loader = config.train_dataloader
     loader.dataset = insert_behind_loading(loader.dataset, _one_of(noises, prob, seed=None))
     config.load_from = checkpoint
-    _train(config)
-    shutil.copyfile(_last_checkpoint(config), out)
+    shutil.copyfile(_train(config), out)
 
 
 def _closed_form(
     config: Config, checkpoint: str, out: str, noises: List[str], options: Options
 ) -> None:
     """``num_images``."""
-    config = to_denoiserep_config(config)
+    config = _denoised(config, to_denoiserep_config)
     options = dict(options, seed=config.randomness.seed)
     calibrate_checkpoint(config, checkpoint, out, fuse=True, force=True, **options)
 
@@ -96,9 +92,9 @@ def _label_free(
     config: Config, checkpoint: str, out: str, noises: List[str], options: Options
 ) -> None:
     """Those of the hook."""
-    changes, config = _changes(config), to_denoiserep_config(config)
+    config = _denoised(config, to_denoiserep_config)
     config.custom_hooks[0].update(mode='label-free', **options)
-    _train_denoisers(config, changes, checkpoint, out)
+    _train_denoisers(config, checkpoint, out)
 
 
 def _measured(
@@ -106,15 +102,12 @@ def _measured(
 ) -> str:
     """``targets``, and those of :func:`mmdenoiserep.apis.calibrate_measured_checkpoint`."""
     options = dict(options, seed=config.randomness.seed)
-    changes, config = _changes(config), to_measured_config(config, options.pop('targets', None))
-    config.merge_from_dict(changes)
+    config = _denoised(config, to_measured_config, options.pop('targets', None))
     try:
         report = calibrate_measured_checkpoint(
             config, checkpoint, out, noise=noises, fuse=True, force=True, **options
         )
-    except ValueError as error:
-        if 'better than the stock' not in str(error):
-            raise
+    except NothingBetter as error:
         print(error)
         shutil.copyfile(checkpoint, out)
         return REFUSED
@@ -127,11 +120,10 @@ def _matched(
 ) -> None:
     """``targets``, and those of the hook."""
     options = dict(options)
-    changes, config = _changes(config), to_measured_config(config, options.pop('targets', None))
-    hook = config.custom_hooks[0]
-    hook.update(mode='label-free', noise=noises, init='calibrated')
-    hook.update(options)
-    _train_denoisers(config, changes, checkpoint, out)
+    config = _denoised(config, to_measured_config, options.pop('targets', None))
+    hook = dict(mode='label-free', noise=noises, init='calibrated')
+    config.custom_hooks[0].update({**hook, **options})
+    _train_denoisers(config, checkpoint, out)
 
 
 MAKERS: Dict[str, Callable] = {
@@ -146,32 +138,35 @@ MAKERS: Dict[str, Callable] = {
 }
 
 
-def _changes(config: Config) -> dict:
-    """Settings of denoisers (``model.backbone.reach``), which a stock config has no place for."""
-    return config.pop('denoisers', None) or {}
-
-
-def _train_denoisers(config: Config, changes: dict, checkpoint: str, out: str) -> None:
+def _denoised(
+    config: Config, make_config: Callable[..., Config], targets: Optional[List[str]] = None
+) -> Config:
+    """A config with denoisers, and with the settings of theirs (``model.backbone.reach``) that a
+    stock config has no place for."""
+    changes = config.pop('denoisers', None) or {}
+    config = make_config(config, targets=targets)
     config.merge_from_dict(changes)
+    return config
+
+
+def _train_denoisers(config: Config, checkpoint: str, out: str) -> None:
     config.load_from = checkpoint
     _train(config)
     shutil.copyfile(osp.join(config.work_dir, 'fused.pth'), out)
 
 
-def _train(config: Config) -> None:
+def _train(config: Config) -> str:
+    """Train; the last checkpoint."""
     # An arm is measured once, at its end.
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
     config.experiment_name = config.work_dir.replace(osp.sep, '_')
-    Runner.from_cfg(without_sync_norms(config)).train()
-
-
-def _last_checkpoint(config: Config) -> str:
-    with open(osp.join(config.work_dir, 'last_checkpoint'), encoding='utf-8') as file:
-        return file.read().strip()
+    runner = Runner.from_cfg(without_sync_norms(config))
+    runner.train()
+    return runner.message_hub.get_info('last_ckpt')
 
 
 def _one_of(noises: List[str], prob: float, **options: Any) -> dict:
     """A transform that degrades an image by one of some noises, or with 1 - prob not at all."""
     steps = [[dict(noise_transform(noise), **options)] for noise in noises]
-    choice = dict(type='mmcv.RandomChoice', transforms=copy.deepcopy(steps))
+    choice = dict(type='mmcv.RandomChoice', transforms=steps)
     return dict(type='mmcv.RandomApply', transforms=[choice], prob=prob)

@@ -1,5 +1,6 @@
 """A study of a deployed model as its config states it, and the jobs that it takes."""
 
+import hashlib
 import json
 import os.path as osp
 from pathlib import Path
@@ -9,9 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from mmengine.config import Config
 
 from experiments.robustness.plan import CLEAN, TASKS, Noise
-from experiments.study.plan import setting_name
-from mmdenoiserep.cli import load_config
-from mmdenoiserep.stock.files import atomic_write
+from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
 from mmdenoiserep.transforms.degrade import name_of
 
 from .arms import NOISELESS, Arm, read_arm
@@ -38,6 +37,7 @@ class Study(NamedTuple):
         root (str): Folder of all results.
         base (Config): The model's stock config.
         checkpoint (str): Its stock checkpoint.
+        digest (str): SHA-256 of that.
         noises (list[str]): Degradations; each arm makes a checkpoint for each.
         arms (dict[str, Arm]): What is compared on the test images.
         dials (dict[str, Arm]): Arms whose grid is drawn on the validation images.
@@ -50,6 +50,7 @@ class Study(NamedTuple):
     root: str
     base: Config
     checkpoint: str
+    digest: str
     noises: List[str]
     arms: Dict[str, Arm]
     dials: Dict[str, Arm]
@@ -90,11 +91,12 @@ class Study(NamedTuple):
         made_for = '+'.join(noise.replace(':', '-') for noise in noises) or 'any'
         folder = osp.join(folder, made_for if len(made_for) < 60 else f'{len(noises)}_noises')
         path = osp.join(folder, 'config.py')
-        _write_once(path, config.pretty_text)
+        write_once(path, config.pretty_text)
         return Job(
             folder,
             path,
             self.checkpoint,
+            self.digest,
             arm.kind,
             tuple(noises),
             json.dumps(options, sort_keys=True),
@@ -118,28 +120,14 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
         FileNotFoundError: If a config or the checkpoint is missing.
     """
     path = config.filename
-    spec = {key: config[key] for key in config if not key.startswith('_')}
-    unknown = sorted(set(spec) - set(KEYS))
-    if unknown:
-        raise ValueError(f'{path}: unknown {unknown[0]!r}; known are {KEYS}')
-    for key in ('model', 'checkpoint', 'noises', 'arms'):
-        if not spec.get(key):
-            raise ValueError(f'{path}: {key!r} is missing')
+    spec = read_spec(config, KEYS, ('model', 'checkpoint', 'noises', 'arms'))
     if not osp.isfile(spec['checkpoint']):
         raise FileNotFoundError(
             f'there is no checkpoint {spec["checkpoint"]}; {path} says what it is, and '
             '--cfg-options checkpoint=PATH where you have it'
         )
-    model = spec['model'] if '::' in spec['model'] else str(Path(path).parent / spec['model'])
-    base = load_config(model)
+    base = read_baseline(spec['model'], Path(path).parent)
     base.merge_from_dict(dict(spec.get('extra') or {}))
-    if base.get('default_scope') not in TASKS:
-        raise ValueError(f'{model}: default_scope must be one of {tuple(TASKS)}')
-    for part in ('train', 'val', 'test'):
-        if not base.get(f'{part}_dataloader'):
-            raise ValueError(f'{model}: a study needs a {part}_dataloader, of images of its own')
-    if base.val_dataloader.dataset == base.test_dataloader.dataset:
-        raise ValueError(f'{model}: validation and test are the same images')
     TASKS[base.default_scope].check(base)
     arms = {name: read_arm(name, arm) for name, arm in spec['arms'].items()}
     if 'stock' not in arms or arms['stock'].kind != 'stock':
@@ -165,11 +153,12 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     for noise in [*spec['noises'], *transfer['noises']]:
         name_of(noise)  # refuses
     copy = osp.join(root, 'model.py')
-    _write_once(copy, base.pretty_text)
+    write_once(copy, base.pretty_text)
     return Study(
         root=root,
         base=Config.fromfile(copy),
         checkpoint=spec['checkpoint'],
+        digest=hashlib.sha256(Path(spec['checkpoint']).read_bytes()).hexdigest(),
         noises=list(spec['noises']),
         arms=arms,
         dials=dials,
@@ -178,9 +167,3 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
         seed=spec.get('seed', 0),
         replicates=spec.get('replicates', 1000),
     )
-
-
-def _write_once(path: str, text: str) -> None:
-    if not osp.isfile(path) or Path(path).read_text() != text:
-        with atomic_write(path) as file:
-            file.write(text.encode())

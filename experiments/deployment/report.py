@@ -4,6 +4,7 @@ import json
 import os.path as osp
 from typing import Any, Dict, List, Optional, Tuple
 
+from experiments import plots
 from experiments.study.bootstrap import Difference
 from mmdenoiserep.stock.files import atomic_write
 
@@ -30,14 +31,14 @@ def write_report(
             f'Test images, noises {", ".join(study.noises)}; in brackets 95 % intervals of '
             f'{study.replicates} bootstrap samples of the images, in pairs with stock.',
             arm_table(study, results, chosen, latencies),
-            noise_table(study, results),
+            noise_table(results),
         ]
-        if len(study.transfer['noises']):
+        if study.transfer['noises']:
             parts += ['Noises that were not measured:', transfer_table(transfers)]
         draw_minutes(study, results, osp.join(study.root, 'minutes.png'))
         draw_depth(study, depth, osp.join(study.root, 'depth.png'))
     if choices:
-        parts += ['Validation images, every setting:', choice_table(study, choices)]
+        parts += ['Validation images, every setting:', choice_table(choices)]
         dials = {name: choices[name] for name in study.dials if name in choices}
         for name, settings in dials.items():
             draw_dial(study, name, settings, osp.join(study.root, f'dial_{name}.png'))
@@ -87,7 +88,7 @@ def arm_table(
     return _table(['', *columns], rows)
 
 
-def noise_table(study: Study, results: Dict[str, ArmResult]) -> str:
+def noise_table(results: Dict[str, ArmResult]) -> str:
     """Each arm under each noise."""
     names = list(results['stock'].noises)
     rows = []
@@ -106,7 +107,7 @@ def transfer_table(transfers: dict) -> str:
     return _table(['', *arms], rows)
 
 
-def choice_table(study: Study, choices: Choices) -> str:
+def choice_table(choices: Choices) -> str:
     """Every setting on the validation images."""
     rows = [
         [name, setting, f'{clean:.1f}', f'{noisy:.1f}']
@@ -118,7 +119,7 @@ def choice_table(study: Study, choices: Choices) -> str:
 
 def draw_minutes(study: Study, results: Dict[str, ArmResult], path: str) -> None:
     """Recovered share against the minutes that it takes."""
-    pyplot = _pyplot()
+    pyplot = plots.pyplot()
     figure, axis = pyplot.subplots(figsize=(7, 4.5))
     axis.set_prop_cycle(color=pyplot.get_cmap('tab20').colors)
     for name, result in results.items():
@@ -141,7 +142,7 @@ def draw_minutes(study: Study, results: Dict[str, ArmResult], path: str) -> None
 
 def draw_depth(study: Study, depth: Dict[str, List[float]], path: str) -> None:
     """The error of each layer's input, through the network."""
-    pyplot = _pyplot()
+    pyplot = plots.pyplot()
     figure, axis = pyplot.subplots(figsize=(8, 4))
     for name, errors in depth.items():
         axis.plot(errors, marker='.', label=name, color='black' if name == 'stock' else None)
@@ -156,7 +157,7 @@ def draw_depth(study: Study, depth: Dict[str, List[float]], path: str) -> None:
 
 def draw_dial(study: Study, name: str, settings: Dict[str, Tuple[float, float]], path: str) -> None:
     """Clean and noisy score by a setting, on the validation images."""
-    pyplot = _pyplot()
+    pyplot = plots.pyplot()
     figure, axis = pyplot.subplots(figsize=(6, 3.5))
     places = range(len(settings))
     for i, label in enumerate(('clean', study.noises[0])):
@@ -198,12 +199,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    return pyplot

@@ -12,6 +12,7 @@ from mmengine.device import get_device
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
+from experiments import plots
 from mmdenoiserep.stock.checkpoint import load_exactly
 
 from .images import cut_behind_loading
@@ -96,11 +97,7 @@ def scenes(plan: Plan, kind: str, number: int) -> List[Scene]:
 
 def draw(plan: Plan, scene: Scene, path: str) -> None:
     """One picture: the two predictions side by side."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
+    pyplot = plots.pyplot()
     jobs = views(plan, scene.noise)
     predictions = [predict(plan, job, scene.image) for job in jobs]
     panels = [

@@ -105,11 +105,7 @@ class Plan(NamedTuple):
 
     def dataset_with(self, noise: Noise) -> dict:
         """The config of the test set with a noise behind the transform that loads images."""
-        dataset = self.config.test_dataloader.dataset
-        if noise == CLEAN:
-            return dataset
-        transform = dict(type='mmengine.CachedDegrade', **noise._asdict(), seed=SEED)
-        return insert_behind_loading(dataset, dict(transform, folder=self.cache))
+        return with_noise(self.config.test_dataloader.dataset, noise, self.cache)
 
     def statistics_file(self, checkpoint: Checkpoint, noise: Noise) -> str:
         """Where the statistics of a checkpoint under a noise are."""
@@ -121,6 +117,20 @@ class Plan(NamedTuple):
         text = f'{self.fingerprint} {checkpoint.digest} {noise} {SEED}'
         text += '' if noise == CLEAN else noise_version()
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def with_noise(dataset: dict, noise: Noise, cache: str) -> dict:
+    """The config of a data set with a noise behind the transform that loads images.
+
+    Args:
+        dataset (dict): Not changed.
+        noise (Noise): None at all with ``CLEAN``.
+        cache (str): Folder of the corrupted images, or '' for none.
+    """
+    if noise == CLEAN:
+        return dataset
+    transform = dict(type='mmengine.CachedDegrade', **noise._asdict(), seed=SEED)
+    return insert_behind_loading(dataset, dict(transform, folder=cache))
 
 
 def read_plan(args: argparse.Namespace) -> Plan:

@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Tuple
 from rich.console import Console
 from rich.table import Table
 
+from experiments import plots
 from experiments.study.bootstrap import Difference
 from mmdenoiserep.stock.files import atomic_write
 
@@ -127,11 +128,7 @@ def content(
 
 def draw(plan: Plan, summary: Dict[str, Dict[str, Cell]], path: str) -> None:
     """Performance under each corruption, the checkpoints side by side."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
+    pyplot = plots.pyplot()
     lines = [line for line in summary if line != RELATIVE]
     names = [checkpoint.name for checkpoint in plan.checkpoints]
     height = 0.8 / len(names)

@@ -35,7 +35,25 @@ class Arm(NamedTuple):
 
     def candidates(self) -> List[Dict[str, Any]]:
         """All combinations of the grid, by dotted key."""
-        return [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]
+        return combinations(self.grid)
+
+
+def combinations(grid: Dict[str, List[Any]]) -> List[Dict[str, Any]]:
+    """All combinations of a grid, by key."""
+    return [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+
+
+def read_grid(name: str, spec: dict) -> Dict[str, List[Any]]:
+    """The grid of an arm.
+
+    Raises:
+        ValueError: If it is not made of lists.
+    """
+    grid = dict(spec.get('grid') or {})
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f'arm {name!r}: grid[{key!r}] must be a list of values')
+    return grid
 
 
 def read_arm(name: str, spec: dict) -> Arm:
@@ -49,10 +67,7 @@ def read_arm(name: str, spec: dict) -> Arm:
         raise ValueError(f'arm {name!r}: unknown {sorted(unknown)[0]!r}; known are {KEYS}')
     if spec.get('kind') not in KINDS:
         raise ValueError(f'arm {name!r}: kind must be one of {KINDS}, got {spec.get("kind")!r}')
-    grid = dict(spec.get('grid') or {})
-    for key, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise ValueError(f'arm {name!r}: grid[{key!r}] must be a list of values')
+    grid = read_grid(name, spec)
     options = dict(spec.get('options') or {})
     return Arm(name, spec['kind'], options, grid, list(spec.get('unlabelled') or []))
 

@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
+from torch import nn
 
 from mmdenoiserep import calibrate_checkpoint
 from mmdenoiserep.stock.checkpoint import (
@@ -73,7 +74,7 @@ class Job(NamedTuple):
                 Path(statistics_file(self.folder, split)).unlink(missing_ok=True)
             begin = time.perf_counter()
             checkpoint, config = _train(self)
-            _write_json(
+            write_json(
                 osp.join(self.folder, 'done.json'),
                 dict(
                     fingerprint=self.fingerprint(),
@@ -106,13 +107,21 @@ def evaluate(config: Config, checkpoint: str, split: str) -> Dict[str, np.ndarra
     """The statistics of each image of a split; see ``collect`` of the task."""
     if split == 'val':
         config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
+    return TASKS[config.default_scope].collect(load_model(config, checkpoint), config)
+
+
+def load_model(config: Config, checkpoint: str) -> nn.Module:
+    """A config's model with the weights of a checkpoint, ready to be measured.
+
+    Raises:
+        ValueError: If they do not fit to the last key.
+    """
     model = build_model(config)
     weights = weights_of(load_checkpoint_file(checkpoint), checkpoint)
     unexpected = load_exactly(model, weights, checkpoint)
     if unexpected:
         raise ValueError(f'{checkpoint} is not of the config: it has {first_of(unexpected)}')
-    model.to(get_device()).eval()
-    return TASKS[config.default_scope].collect(model, config)
+    return model.to(get_device()).eval()
 
 
 def _train(job: Job) -> Tuple[str, str]:
@@ -148,7 +157,8 @@ def _with_evaluation(config: Config, path: str, stock: bool) -> None:
         file.write(text_of(config).encode())
 
 
-def _write_json(path: str, content: dict) -> None:
+def write_json(path: str, content: dict) -> None:
+    """Write a file, all or nothing."""
     os.makedirs(osp.dirname(path), exist_ok=True)
     with atomic_write(path) as file:
         file.write(json.dumps(content, indent=1).encode())

@@ -63,7 +63,7 @@ class Study(NamedTuple):
     def baseline_jobs(self, splits: Tuple[str, ...]) -> List[Job]:
         """Training of the baselines."""
         path = osp.join(self.root, 'baseline', 'config.py')
-        _write_once(path, self.base.pretty_text)
+        write_once(path, self.base.pretty_text)
         return [Job(self.baseline_folder(s), path, 'baseline', s, '', splits) for s in self.seeds]
 
     def arm_jobs(
@@ -72,7 +72,7 @@ class Study(NamedTuple):
         """Training of an arm with one combination of its grid."""
         folder = osp.join(self.root, arm.name, setting_name(values))
         path = osp.join(folder, 'config.py')
-        _write_once(path, arm_config(self.base, arm, self.extra, values).pretty_text)
+        write_once(path, arm_config(self.base, arm, self.extra, values).pretty_text)
         return [
             Job(osp.join(folder, f'seed_{s}'), path, arm.kind, s, self.baseline_folder(s), splits)
             for s in seeds
@@ -90,14 +90,8 @@ def read_study(config: Config, root: str) -> Study:
         ValueError: If something is missing, unknown or out of range, or the budgets of arms differ.
     """
     path = config.filename
-    spec = {key: config[key] for key in config if not key.startswith('_')}
-    unknown = sorted(set(spec) - set(KEYS))
-    if unknown:
-        raise ValueError(f'{path}: unknown {unknown[0]!r}; known are {KEYS}')
-    for key in ('baseline', 'seeds', 'arms', 'extra'):
-        if not spec.get(key):
-            raise ValueError(f'{path}: {key!r} is missing')
-    base = _read_baseline(spec['baseline'], Path(path).parent)
+    spec = read_spec(config, KEYS, ('baseline', 'seeds', 'arms', 'extra'))
+    base = read_baseline(spec['baseline'], Path(path).parent)
     metrics = TASKS[base.default_scope].METRICS
     study = Study(
         root=root,
@@ -127,7 +121,32 @@ def read_study(config: Config, root: str) -> Study:
     return study
 
 
-def _read_baseline(baseline: str, folder: Path) -> Config:
+def read_spec(config: Config, keys: Sequence[str], required: Sequence[str]) -> Dict[str, Any]:
+    """What a study config states, by key.
+
+    Raises:
+        ValueError: If a key is unknown or missing.
+    """
+    spec = {key: config[key] for key in config if not key.startswith('_')}
+    unknown = sorted(set(spec) - set(keys))
+    if unknown:
+        raise ValueError(f'{config.filename}: unknown {unknown[0]!r}; known are {keys}')
+    for key in required:
+        if not spec.get(key):
+            raise ValueError(f'{config.filename}: {key!r} is missing')
+    return spec
+
+
+def read_baseline(baseline: str, folder: Path) -> Config:
+    """A config that can be studied: of a known task, with three splits of images of their own.
+
+    Args:
+        baseline (str): Its path, from the study config's folder, or ``mmdet::folder/name.py``.
+        folder (Path): That folder.
+
+    Raises:
+        ValueError: If it cannot.
+    """
     base = load_config(baseline if '::' in baseline else str(folder / baseline))
     if base.get('default_scope') not in TASKS:
         raise ValueError(f'{baseline}: default_scope must be one of {tuple(TASKS)}')
@@ -167,7 +186,8 @@ def setting_name(values: Dict[str, Any]) -> str:
     return re.sub(r'[^\w=.,+-]+', '_', ','.join(parts)) or 'as-configured'
 
 
-def _write_once(path: str, text: str) -> None:
+def write_once(path: str, text: str) -> None:
+    """Write a file, unless it says that already."""
     if not osp.isfile(path) or Path(path).read_text() != text:
         with atomic_write(path) as file:
             file.write(text.encode())

@@ -9,6 +9,7 @@ from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
+from experiments import plots
 from mmdenoiserep.stock.files import atomic_write
 
 from .bootstrap import Difference, paired_difference, resamples
@@ -141,7 +142,7 @@ def write_report(
 
 def draw_arms(study: Study, compared: dict, path: str) -> None:
     """Differences to the baseline and to the control, with their intervals."""
-    pyplot = _pyplot()
+    pyplot = plots.pyplot()
     references = [r for r in ('baseline', study.control) if r in compared]
     figure, axes = pyplot.subplots(
         1, len(references), figsize=(9, 0.5 * len(compared) + 1.2), squeeze=False, sharey=True
@@ -163,7 +164,7 @@ def draw_arms(study: Study, compared: dict, path: str) -> None:
 
 def draw_baselines(study: Study, path: str) -> None:
     """The validation curve of each baseline's training."""
-    pyplot = _pyplot()
+    pyplot = plots.pyplot()
     figure, axis = pyplot.subplots(figsize=(6, 3.5))
     loop = study.base.train_cfg
     for seed in study.seeds:
@@ -226,12 +227,3 @@ def _difference(entry: Optional[dict], digits: int = 2) -> str:
     d = Difference(**entry)
     clear = '**' if d.low > 0 or d.high < 0 else ''
     return f'{clear}{d.mean:+.{digits}f}{clear} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]'
-
-
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    return pyplot

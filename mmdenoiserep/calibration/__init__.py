@@ -2,13 +2,14 @@
 
 from .calibrate import calibrate
 from .closed_form import closed_form, solve
-from .measured import MeasuredReport, calibrate_measured
+from .measured import MeasuredReport, NothingBetter, calibrate_measured
 from .moments import SecondMoments
 from .pairs import METHODS, Pair, PairPass
 
 __all__ = [
     'METHODS',
     'MeasuredReport',
+    'NothingBetter',
     'Pair',
     'PairPass',
     'SecondMoments',

@@ -21,6 +21,10 @@ STRENGTHS = (1.0, 0.75, 0.5)
 GROUPS = 4
 
 
+class NothingBetter(ValueError):
+    """Nothing that was tried is better than the stock network."""
+
+
 class Choice(NamedTuple):
     """A pass, and what it came to on pairs that were held back."""
 
@@ -97,8 +101,9 @@ def calibrate_measured(
         MeasuredReport: What was tried and chosen.
 
     Raises:
-        ValueError: If nothing that was tried is better than the stock network. The denoisers are
+        NothingBetter: If nothing that was tried is better than the stock network. The denoisers are
             zero then.
+        ValueError: If there are no denoisers, too few images, or features that are not finite.
     """
     modules = denoisers(model)
     if not modules:
@@ -152,7 +157,7 @@ def calibrate_measured(
     chosen = min(choices, key=total)
     _reset(modules)
     if not total(chosen) < stock.total(keep_clean):
-        raise ValueError(
+        raise NothingBetter(
             f'nothing that was tried is better than the stock network on held-back images: '
             f'{_spell(stock)} without, {_spell(chosen.error)} with denoisers'
         )
