@@ -1,5 +1,5 @@
-# What somebody would try whose model sees degraded images. What is trained for measured noise has
-# the budget that the model's `extra` says; `continued` has it too, and three times that.
+# What somebody would try whose model sees degraded images. What trains has the budget that the
+# model's config or the study's `extra` says.
 noises = ['gaussian_noise:3', 'jpeg_compression:3', 'defocus_blur:3']
 lr = 'optim_wrapper.optimizer.lr'
 

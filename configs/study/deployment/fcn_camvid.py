@@ -1,20 +1,5 @@
 # FCN on street scenes. The checkpoint:
 #   python tools/train.py configs/study/baselines/fcn_r18_camvid.py --cfg-options randomness.seed=0
-_base_ = './_base_arms.py'
+_base_ = './_base_150_iterations.py'
 model = '../baselines/fcn_r18_camvid.py'
 checkpoint = 'work_dirs/fcn_r18_camvid/iter_1800.pth'
-extra = {
-    'train_cfg.max_iters': 150,
-    'optim_wrapper.optimizer.lr': 1e-4,
-    'optim_wrapper.optimizer.weight_decay': 0.0,
-    'param_scheduler': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=150)],
-    'default_hooks.checkpoint.interval': 150,
-}
-longer = {
-    'train_cfg.max_iters': 450,
-    'param_scheduler': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=450)],
-    'default_hooks.checkpoint.interval': 450,
-    'optim_wrapper.optimizer.lr': 1e-4,
-}
-arms = {'continued ×3, labels': dict(kind='continued', config=longer)}
-del longer

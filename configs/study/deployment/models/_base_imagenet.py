@@ -21,47 +21,22 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]
+images = dict(type='CustomDataset', data_root=data_root, metainfo=dict(classes=classes))
+val = dict(images, data_prefix='val', ann_file='val.txt', pipeline=test_pipeline)
+in_order = dict(batch_size=20, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
 train_dataloader = dict(
     batch_size=20,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='CustomDataset',
-        data_root=data_root,
+        images,
         data_prefix='calibration',
         ann_file='calibration.txt',
-        metainfo=dict(classes=classes),
         pipeline=train_pipeline,
     ),
 )
-val_dataloader = dict(
-    batch_size=20,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CustomDataset',
-        data_root=data_root,
-        data_prefix='val',
-        ann_file='val.txt',
-        metainfo=dict(classes=classes),
-        indices=list(range(200)),
-        pipeline=test_pipeline,
-    ),
-)
-test_dataloader = dict(
-    batch_size=20,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CustomDataset',
-        data_root=data_root,
-        data_prefix='val',
-        ann_file='val.txt',
-        metainfo=dict(classes=classes),
-        indices=list(range(200, 800)),
-        pipeline=test_pipeline,
-    ),
-)
+val_dataloader = dict(in_order, dataset=dict(val, indices=list(range(200))))
+test_dataloader = dict(in_order, dataset=dict(val, indices=list(range(200, 800))))
 val_evaluator = dict(type='Accuracy')
 test_evaluator = val_evaluator
 max_iters = 450
@@ -72,3 +47,4 @@ optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.0))
 param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, T_max=max_iters)]
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters))
 log_processor = dict(by_epoch=False)
+del images, val, in_order
