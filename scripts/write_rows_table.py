@@ -9,7 +9,7 @@ import argparse
 import json
 import re
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Optional, Sequence
 
 import yaml
 from mmengine.utils import get_installed_path
@@ -47,18 +47,20 @@ def claim(model: dict, models: Dict[str, dict]) -> str:
 
     In the projects the baseline of the paper's table has an entry of its own, or there is none.
     """
-    metadata = model['Metadata']
-    if 'Paper' in metadata:
-        return ', '.join(f'{key} {a} → {b}' for key, (a, b) in metadata['Paper'].items())
-    baseline = models.get(model['Name'].replace('_denoiserep', ''))
-    after = model.get('Results', [{}])[0].get('Metrics', {})
-    before = baseline['Results'][0]['Metrics'] if baseline else {}
-    return ', '.join(
-        f'{METRICS.get(key, key)} {before[key]:.2f} → {value:.2f}'
-        if key in before
-        else f'{METRICS.get(key, key)} {value:.2f}'
-        for key, value in after.items()
-    )
+    pairs = model['Metadata'].get('Paper')
+    if pairs is None:
+        baseline = models.get(model['Name'].replace('_denoiserep', ''))
+        before = baseline['Results'][0]['Metrics'] if baseline else {}
+        after = model.get('Results', [{}])[0].get('Metrics', {})
+        pairs = {METRICS.get(key, key): (before.get(key), after[key]) for key in after}
+    return ', '.join(f'{key} {arrow(pair)}' for key, pair in pairs.items())
+
+
+def arrow(figures: Sequence[Optional[float]]) -> str:
+    """Figures with as many decimals as the longest of them; None is left out."""
+    known = [figure for figure in figures if figure is not None]
+    digits = max(len(str(figure).partition('.')[2]) for figure in known)
+    return ' → '.join(f'{figure:.{digits}f}' for figure in known)
 
 
 def table(found: Dict[str, Dict[str, dict]]) -> str:
