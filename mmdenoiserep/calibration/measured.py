@@ -92,7 +92,7 @@ def calibrate_measured(
         strengths (Sequence[float]): Candidates for η.
         max_tokens (int, optional): Tokens per image and layer. Defaults to 256.
         images_per_pass (int, optional): Images whose activations are in memory at once. Defaults to
-            as many as fit into 4 GiB.
+            as many as fit into 4 GiB, with the sums that are kept where they are not all.
         method (str): 'pairs' or 'transport'.
         seed (int): Draws tokens.
         progress (Callable): Called with a line for each thing that is done.
@@ -116,9 +116,9 @@ def calibrate_measured(
     streams = streams_of(model, modules, held_back[0].clean[:1])
     stock = output_error(model, modules, held_back)
     progress(f'stock: {_spell(stock)}; {len(streams)} of {len(modules)} layers write to a stream')
-    if images_per_pass is None:
-        images_per_pass = images_at_once(model, pairs[0])
     count = sum(len(pair.clean) for pair in pairs)
+    if images_per_pass is None:
+        images_per_pass = images_at_once(model, pairs[0], count)
     if images_per_pass < count:
         progress(f'{images_per_pass} of {count} images in a pass')
     tried: List[Choice] = []

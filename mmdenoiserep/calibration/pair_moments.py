@@ -4,7 +4,7 @@ import copy
 from typing import List, Tuple
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, is_distributed
 from torch import Tensor
 
 #: Tokens that are multiplied at a time, in float32, before they are added in float64.
@@ -62,16 +62,15 @@ class PairMoments:
                 total += block.transpose(1, 2) @ block / len(tokens)
         self.weight += 1
 
-    def clone(self) -> 'PairMoments':
-        """A copy of the sums."""
+    def merged(self) -> 'PairMoments':
+        """What all processes of a distributed run have seen; without one, the object itself."""
         self._flush()
-        return copy.deepcopy(self)
-
-    def merge(self) -> None:
-        """Add up what the processes of a distributed run have seen."""
-        self._flush()
-        for total in (self.gram, self.cross, self.weight):
+        if not is_distributed():
+            return self
+        out = copy.deepcopy(self)
+        for total in (out.gram, out.cross, out.weight):
             all_reduce(total)
+        return out
 
     def regress(self, ridge: float) -> Tensor:
         r"""argmin over S of E‖g − S z̃‖² + ρ‖S‖², ρ = ridge · mean of E[z̃ z̃ᵀ]'s diagonal.
@@ -81,9 +80,10 @@ class PairMoments:
         Returns:
             Tensor: S, (G, rows, width), float64.
         """
+        # Step by step: for wide kernels each of these matrices takes hundreds of megabytes.
         factor = torch.linalg.cholesky(_with_ridge(self.gram / self.weight, ridge))
-        cross = (self.cross / self.weight).transpose(1, 2)
-        return torch.cholesky_solve(cross, factor).transpose(1, 2)
+        solution = torch.cholesky_solve(self.cross.transpose(1, 2), factor)
+        return solution.transpose(1, 2).div_(self.weight)
 
     def transport(self, ridge: float) -> Tensor:
         r"""A − I of the optimal transport map between the two Gaussians: no pairs are needed.
@@ -101,7 +101,7 @@ class PairMoments:
 
 
 def _with_ridge(moment: Tensor, ridge: float) -> Tensor:
-    moment = moment.clone()
+    """In place."""
     diagonal = moment.diagonal(dim1=-2, dim2=-1)
     if not torch.isfinite(moment).all():
         raise ValueError('the features hold NaN or infinity')

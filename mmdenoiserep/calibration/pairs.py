@@ -88,6 +88,8 @@ class PairPass:
         self.generator = torch.Generator().manual_seed(seed)
         self._seen: Dict[Tuple[int, str], Tensor] = {}
         self._moments: Dict[str, PairMoments] = {}
+        #: Images of all passes, and of those up to the last one that solved.
+        self._images = self._solved_on = 0
 
     @torch.no_grad()
     def run(self, pairs: Sequence[Pair], more: bool = False) -> None:
@@ -96,13 +98,18 @@ class PairPass:
         Args:
             pairs (Sequence[Pair]): Their activations are in memory at once.
             more (bool): Whether further pairs will follow, in another call: what these say of a
-                layer is then kept and added to what those say. Defaults to False.
+                layer is then kept and added to what those say, and denoisers are solved again only
+                when the images have doubled, and at the end. Defaults to False.
 
         Raises:
             ValueError: If features are not finite, or images take different paths.
         """
         self._keep = more or bool(self._moments)
         self._num_images = sum(len(pair.clean) for pair in pairs)
+        self._images += self._num_images
+        self._solves = not more or self._images >= 2 * self._solved_on
+        if self._solves:
+            self._solved_on = self._images
         jobs: List[Job] = []
         self._batches: List[_Batch] = []
         for pair in pairs:
@@ -116,7 +123,7 @@ class PairPass:
             self._batches.append(_Batch(teacher, tuple(students), len(pair.clean)))
         handles = self._watch_streams()
         try:
-            run_in_lockstep(self.modules, jobs, self._solve)
+            run_in_lockstep(self.modules, jobs, self._at_layer)
         finally:
             self._seen.clear()
             for handle in handles:
@@ -144,8 +151,8 @@ class PairPass:
                 handles.append(module.register_forward_hook(keep))
         return handles
 
-    def _solve(self, name: str, inputs: List[Tensor], threads: List[int]) -> None:
-        """Solve a layer at which all jobs have paused."""
+    def _at_layer(self, name: str, inputs: List[Tensor], threads: List[int]) -> None:
+        """Add up what a layer sees, at which all jobs have paused, and solve it."""
         denoiser, stream = self.modules[name], self.streams.get(name)
         layer = self.model.get_submodule(name)
         groups, width, _ = denoiser.weight.shape
@@ -187,20 +194,22 @@ class PairPass:
                     gain = gain + (u - u_student).float() / stream.scale.to(gain)
                 moments.add(z_student, gain, weight)
         if self._keep:
-            self._moments[name] = moments.clone()
-        moments.merge()
+            self._moments[name] = moments
+        if not self._solves:
+            return
         try:
-            if self.method == 'transport':
-                change = moments.transport(self.ridge)
-            elif stream is None:
-                change = moments.regress(self.ridge)
-            else:
-                change = moments.regress(self.stream_ridge)
-                # W' = W + S as W A: exact where the weight has full row rank.
-                change = torch.linalg.pinv(flat.double(), rtol=RANK) @ change
+            denoiser.weight.copy_(-self._change(moments.merged(), flat, stream))
         except (ValueError, torch.linalg.LinAlgError) as error:
             raise ValueError(f'layer {name!r}: {error}') from None
-        denoiser.weight.copy_(-change)
+
+    def _change(self, moments: PairMoments, flat: Tensor, stream: Optional[Stream]) -> Tensor:
+        if self.method == 'transport':
+            return moments.transport(self.ridge)
+        if stream is None:
+            return moments.regress(self.ridge)
+        # W' = W + S as W A: exact where the weight has full row rank.
+        written = moments.regress(self.stream_ridge)
+        return torch.linalg.pinv(flat.double(), rtol=RANK) @ written
 
     def _stock_weight(self, name: str) -> nn.Parameter:
         return self.model.get_submodule(name).get_parameter(f'{PREFIX}original')

@@ -11,7 +11,7 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import Tensor, nn
 
 from ..apis.pairs import Noise, load_pairs, pair_loader
-from ..calibration import Pair, calibrate_measured
+from ..calibration import NothingBetter, Pair, calibrate_measured
 from ..calibration.judge import OutputError, output_error
 from ..denoiser import Denoiser
 from ..network.observation import NoisePredictor
@@ -81,7 +81,7 @@ class MeasuredTraining:
     def _from_closed_form(self, model: nn.Module, pairs: Sequence[Pair], seed: int) -> str:
         try:
             report = calibrate_measured(model, pairs, self.held_back, self.keep_clean, seed=seed)
-        except ValueError as error:  # no better than stock: training may be
+        except NothingBetter as error:  # training may be
             return f'DenoiseRep: training starts from the stock weights: {error}'
         return f'DenoiseRep: calibrated on measured noise\n{report}'
 
