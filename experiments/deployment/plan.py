@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from experiments.robustness.plan import CLEAN, TASKS, Noise
 from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
+from experiments.tasks import task_of
 from mmdenoiserep.transforms.degrade import name_of
 
 from .arms import NOISELESS, Arm, read_arm
@@ -62,7 +63,7 @@ class Study(NamedTuple):
     @property
     def task(self) -> ModuleType:
         """The module that measures."""
-        return TASKS[self.base.default_scope]
+        return task_of(self.base, TASKS)
 
     def targets(self, arm: Arm) -> List[Tuple[str, ...]]:
         """What each of an arm's checkpoints is made for; nothing where noise has no part in it."""
@@ -128,7 +129,7 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
         )
     base = read_baseline(spec['model'], Path(path).parent)
     base.merge_from_dict(dict(spec.get('extra') or {}))
-    TASKS[base.default_scope].check(base)
+    task_of(base, TASKS).check(base)
     arms = {name: read_arm(name, arm) for name, arm in spec['arms'].items()}
     if 'stock' not in arms or arms['stock'].kind != 'stock':
         raise ValueError(f"{path}: the others are compared with an arm 'stock' of kind 'stock'")

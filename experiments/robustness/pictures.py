@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from experiments import plots
+from experiments.tasks import REID, task_of
 from mmdenoiserep.stock.checkpoint import load_exactly
 
 from .images import cut_behind_loading
@@ -104,7 +105,7 @@ def draw(plan: Plan, scene: Scene, path: str) -> None:
         (f'{job.checkpoint.name}, {job.noise}', image, result)
         for job, (image, result) in zip(jobs, predictions)
     ]
-    paint = PAINTERS[plan.config.default_scope]
+    paint = task_of(plan.config, PAINTERS)
     if paint is paint_map:  # the truth needs a panel of its own
         panels.append(('truth', *predictions[-1]))
     height, width = panels[0][1].shape[:2]
@@ -149,6 +150,12 @@ def paint_class(axis: Any, result: Any, plan: Plan, index: int) -> None:
     if best != truth:
         text += f', not {names(truth)} ({100 * float(result.pred_score[truth]):.0f} %)'
     axis.set_title(text, fontsize=9, color='green' if best == truth else 'firebrick')
+
+
+def paint_query(axis: Any, result: Any, plan: Plan, index: int) -> None:
+    """Whom the query shows; its ranked list takes the whole gallery."""
+    text = f'person {int(result.gt_label)}, camera {int(result.camera)}'
+    axis.set_title(f'{axis.get_title()}\n{text}', fontsize=9)
 
 
 def paint_boxes(axis: Any, result: Any, plan: Plan, index: int) -> None:
@@ -205,4 +212,9 @@ def class_names(plan: Plan):
     return lambda label: classes[label] if label < len(classes) else f'class {label}'
 
 
-PAINTERS = dict(mmpretrain=paint_class, mmdet=paint_boxes, mmseg=paint_map)
+PAINTERS = {
+    'mmpretrain': paint_class,
+    'mmdet': paint_boxes,
+    'mmseg': paint_map,
+    REID: paint_query,
+}

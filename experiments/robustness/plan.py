@@ -12,6 +12,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from experiments.tasks import REID, task_of
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.stock.checkpoint import (
@@ -24,12 +25,17 @@ from mmdenoiserep.stock.config import is_denoiserep_config, without_sync_norms
 from mmdenoiserep.stock.model import build_model
 from mmdenoiserep.transforms.degrade import BENCHMARK, HOLDOUT, Degrade
 
-from . import classification, detection, segmentation
+from . import classification, detection, reidentification, segmentation
 from .cache import noise_version
 from .images import build_dataset, check_first, check_images, check_loading
 
-#: What is measured, by the scope of the config.
-TASKS = dict(mmdet=detection, mmseg=segmentation, mmpretrain=classification)
+#: What is measured; see :func:`experiments.tasks.task_of`.
+TASKS = {
+    'mmdet': detection,
+    'mmseg': segmentation,
+    'mmpretrain': classification,
+    REID: reidentification,
+}
 GROUPS = dict(benchmark=BENCHMARK, holdout=HOLDOUT, all=(*BENCHMARK, *HOLDOUT))
 SEED = 0
 
@@ -95,7 +101,7 @@ class Plan(NamedTuple):
     @property
     def task(self) -> ModuleType:
         """The module that measures."""
-        return TASKS[self.config.default_scope]
+        return task_of(self.config, TASKS)
 
     @property
     def noises(self) -> List[Noise]:
@@ -213,11 +219,10 @@ def read_config(path: str, options: Optional[dict]) -> Config:
             f'{path} has denoisers; give the stock config, and checkpoints fused by '
             'tools/fuse_ckpt.py'
         )
-    if config.get('default_scope') not in TASKS:
-        raise ValueError(
-            f'{path}: the default_scope is {config.get("default_scope")!r}, but what is measured '
-            f'is known for {", ".join(TASKS)}'
-        )
+    try:
+        task = task_of(config, TASKS)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
     if not config.get('test_dataloader'):
         raise ValueError(f'{path} has no test_dataloader, which names the images to test on')
     config = without_sync_norms(config)
@@ -225,7 +230,7 @@ def read_config(path: str, options: Optional[dict]) -> Config:
     config.test_dataloader.update(
         sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False
     )
-    TASKS[config.default_scope].check(config)
+    task.check(config)
     return config
 
 

@@ -15,6 +15,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 from torch import nn
 
+from experiments.tasks import REID, task_of
 from mmdenoiserep import calibrate_checkpoint
 from mmdenoiserep.stock.checkpoint import (
     first_of,
@@ -27,10 +28,15 @@ from mmdenoiserep.stock.files import atomic_write
 from mmdenoiserep.stock.model import build_model
 from mmdenoiserep.stock.sources import read_weights_only
 
-from . import classification, detection, segmentation
+from . import classification, detection, reidentification, segmentation
 
-#: What can be measured, by the scope of the baseline's config.
-TASKS = dict(mmpretrain=classification, mmseg=segmentation, mmdet=detection)
+#: What can be measured; see :func:`experiments.tasks.task_of`.
+TASKS = {
+    'mmpretrain': classification,
+    'mmseg': segmentation,
+    'mmdet': detection,
+    REID: reidentification,
+}
 
 
 class Job(NamedTuple):
@@ -107,7 +113,7 @@ def evaluate(config: Config, checkpoint: str, split: str) -> Dict[str, np.ndarra
     """The statistics of each image of a split; see ``collect`` of the task."""
     if split == 'val':
         config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
-    return TASKS[config.default_scope].collect(load_model(config, checkpoint), config)
+    return task_of(config, TASKS).collect(load_model(config, checkpoint), config)
 
 
 def load_model(config: Config, checkpoint: str) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from mmengine.config import Config
 
+from experiments.tasks import task_of
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.stock.files import atomic_write
 
@@ -57,8 +58,8 @@ class Study(NamedTuple):
 
     @property
     def task(self) -> ModuleType:
-        """The module that measures: classification, segmentation or detection."""
-        return TASKS[self.base.default_scope]
+        """The module that measures."""
+        return task_of(self.base, TASKS)
 
     def baseline_jobs(self, splits: Tuple[str, ...]) -> List[Job]:
         """Training of the baselines."""
@@ -92,7 +93,7 @@ def read_study(config: Config, root: str) -> Study:
     path = config.filename
     spec = read_spec(config, KEYS, ('baseline', 'seeds', 'arms', 'extra'))
     base = read_baseline(spec['baseline'], Path(path).parent)
-    metrics = TASKS[base.default_scope].METRICS
+    metrics = task_of(base, TASKS).METRICS
     study = Study(
         root=root,
         base=base,
@@ -148,8 +149,10 @@ def read_baseline(baseline: str, folder: Path) -> Config:
         ValueError: If it cannot.
     """
     base = load_config(baseline if '::' in baseline else str(folder / baseline))
-    if base.get('default_scope') not in TASKS:
-        raise ValueError(f'{baseline}: default_scope must be one of {tuple(TASKS)}')
+    try:
+        task_of(base, TASKS)
+    except ValueError as error:
+        raise ValueError(f'{baseline}: {error}') from None
     for part in ('train', 'val', 'test'):
         if not base.get(f'{part}_dataloader'):
             raise ValueError(

@@ -194,7 +194,7 @@ def validation_curve(folder: str) -> List[float]:
     """The values of a baseline's validations, in order."""
     files = sorted(Path(folder).glob('*/vis_data/scalars.json'))
     lines = files[-1].read_text(encoding='utf-8').splitlines() if files else []
-    keys = ('mIoU', 'coco/bbox_mAP', 'accuracy/top1')
+    keys = ('mIoU', 'coco/bbox_mAP', 'accuracy/top1', 'reid/mAP')
     rows = map(json.loads, filter(str.strip, lines))
     return [row[key] for row in rows for key in keys if key in row]
 

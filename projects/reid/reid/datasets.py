@@ -24,7 +24,7 @@ class ReIDDataset(BaseDataset):
 
     Args:
         data_root (str): Folder of the data set, or one above it.
-        split (str): 'train' or 'test'. Defaults to 'train'.
+        split (str): One of ``splits``. Defaults to 'train'.
         **kwargs: Arguments of :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:
@@ -34,12 +34,13 @@ class ReIDDataset(BaseDataset):
     """
 
     num_cameras: int
+    splits: Sequence[str] = ('train', 'test')
     #: Names that the data set's folder may have below ``data_root``.
     folders: Sequence[str] = ()
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
-        if split not in ('train', 'test'):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+        if split not in self.splits:
+            raise ValueError(f'split must be {" or ".join(map(repr, self.splits))}, got {split!r}')
         self.split = split
         super().__init__(ann_file='', data_root=data_root, **kwargs)
 
@@ -164,16 +165,36 @@ class Market1501Halves(Market1501):
 
     Of the persons in the order of their identities, every other one is trained on. The first
     image of each other person in each camera is a query, the rest is the gallery. Figures on it
-    are not comparable with those on Market-1501's own test set. See :class:`ReIDDataset` for the
-    arguments.
+    are not comparable with those on Market-1501's own test set.
+
+    Args:
+        data_root (str): See :class:`ReIDDataset`.
+        split (str): 'train', 'test', or 'val' where persons are held back. Defaults to 'train'.
+        val_persons (int): The last persons of the training half, which are found in 'val' and not
+            trained on. Defaults to 0.
+        **kwargs: See :class:`ReIDDataset`.
     """
 
     parts = dict.fromkeys(('train', 'query', 'gallery'), 'bounding_box_train')
+    splits = ('train', 'val', 'test')
+
+    def __init__(
+        self, data_root: str, split: str = 'train', val_persons: int = 0, **kwargs
+    ) -> None:
+        self.val_persons = val_persons
+        super().__init__(data_root, split, **kwargs)
 
     def entries(self, root: str, part: str) -> List[Entry]:
         found = super().entries(root, part)
         ids = sorted({id_ for _, id_, _ in found})
-        half = set(ids[::2] if part == 'train' else ids[1::2])
+        kept = len(ids[::2]) - self.val_persons
+        if not 0 < kept <= len(ids[::2]):
+            raise ValueError(
+                f'val_persons must be at least 0 and below {len(ids[::2])}, the persons of the '
+                f'training half, got {self.val_persons}'
+            )
+        persons = dict(train=ids[::2][:kept], val=ids[::2][kept:], test=ids[1::2])
+        half = set(persons[self.split])
         found = [entry for entry in found if entry[1] in half]
         if part == 'train':
             return found

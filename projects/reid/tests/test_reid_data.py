@@ -128,6 +128,13 @@ def test_halves_of_market_share_no_person(tmp_path):
     assert fields(test, 'gt_label', 'camera', 'is_query') == expected
     names = {Path(item['img_path']).name for item in items(test) if item['is_query']}
     assert all('_000000_' in name for name in names)
+    # The last of the training half, held back to choose settings on.
+    assert Market1501Halves(str(tmp_path), val_persons=1).metainfo['ids'] == (2,)
+    held_back = Market1501Halves(str(tmp_path), 'val', val_persons=1)
+    assert {id_ for (id_,) in fields(held_back, 'gt_label')} == {11} and len(held_back) == 6
+    assert fields(Market1501Halves(str(tmp_path), 'test', val_persons=1), 'gt_label') == fields(
+        test, 'gt_label'
+    )
 
 
 @needs_market
@@ -151,6 +158,12 @@ def test_bad_data_is_named_in_one_line(tmp_path):
     refused(FileNotFoundError, 'no bounding_box_train; expected', lambda: Market1501('/nowhere'))
     refused(ValueError, 'gallery part has no images', lambda: Market1501(market, 'test'))
     refused(ValueError, "'train' or 'test'", lambda: Market1501(market, 'val'))
+    for number in (-1, 1):
+        refused(
+            ValueError,
+            'val_persons must be at least 0 and below 1',
+            lambda number=number: Market1501Halves(market, val_persons=number),
+        )
     (tmp_path / 'm' / 'query' / 'somebody.jpg').touch()
     refused(ValueError, r'somebody\.jpg', lambda: Market1501(market, 'test'))
     (tmp_path / 'm' / 'bounding_box_train' / '0004_c7s1_000000_00.jpg').touch()

@@ -13,6 +13,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from PIL import Image
 
+from experiments import reid
 from projects.reid.reid.visualization import BLUE, GREEN, RED
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -64,6 +65,19 @@ def shrink(name, market, work_dir, size=(64, 32)):
         config.train_cfg.val_interval = 1
     config.default_hooks.checkpoint.interval = 2
     return config
+
+
+def test_a_study_measures_what_the_metric_says(market, tmp_path):
+    config = shrink('transreid_vit-b_market1501', market, tmp_path)
+    runner = Runner.from_cfg(config)
+    metrics = runner.test()
+    arrays = reid.collect(runner.model.eval(), config)
+    found = reid.scores(arrays, np.ones((1, reid.num_images(arrays)), int))
+    assert {f'reid/{name}': float(value[0]) for name, value in found.items()} == pytest.approx(
+        {key: value for key, value in metrics.items() if key != 'reid/queries'}
+    )
+    assert (arrays['first_match'] > 0).sum() == metrics['reid/queries']
+    assert reid.num_images(arrays) == len(runner.test_dataloader.dataset)
 
 
 def losses_of(work_dir):

