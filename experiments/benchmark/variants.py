@@ -12,7 +12,8 @@ from torch import nn
 from mmdenoiserep import calibrate, denoisers, fuse_denoisers, to_stock_config
 from mmdenoiserep.apis import to_measured_config
 from mmdenoiserep.calibration import Pair, PairPass
-from mmdenoiserep.calibration.measured import streams_of
+from mmdenoiserep.calibration.measured import run_passes, streams_of
+from mmdenoiserep.calibration.memory import images_at_once
 from mmdenoiserep.stock.model import build_model, preprocess, run_backbone
 from mmdenoiserep.training import (
     denoising_losses,
@@ -182,7 +183,7 @@ def calibration_steps(case: Case, num_images: int) -> Dict[str, Step]:
 
 
 def _measured_pass(case: Case, reach: str, batches: List[dict]):
-    """One pass that solves all denoisers of measured noise; each time from none."""
+    """What solves all denoisers of measured noise, in as many passes; each time from none."""
     config = to_measured_config(to_stock_config(case.config))
     config.model.backbone.reach = reach
     model = case._replace(config=config).build().eval()
@@ -198,7 +199,9 @@ def _measured_pass(case: Case, reach: str, batches: List[dict]):
 
     prepare()
     streams = streams_of(model, modules, pairs[0].clean[:1])
-    return (lambda _: PairPass(model, streams, 0.5, 0.01, 1.0).run(pairs)), prepare
+    count = sum(len(pair.clean) for pair in pairs)
+    at_once = images_at_once(model, pairs[0], count)
+    return (lambda _: run_passes(PairPass(model, streams, 0.5, 0.01, 1.0), pairs, at_once)), prepare
 
 
 def breakdown(case: Case) -> Dict[str, Step]:

@@ -126,9 +126,7 @@ def calibrate_measured(
     def solve(some: Sequence[Pair], ridge: Tuple[float, float]) -> Dict[str, Tensor]:
         _reset(modules)
         solver = PairPass(model, streams, keep_clean, *ridge, max_tokens, method, seed)
-        parts = _parts(some, images_per_pass)
-        for i, part in enumerate(parts):
-            solver.run(part, more=i + 1 < len(parts))
+        run_passes(solver, some, images_per_pass)
         return {name: denoiser.weight.clone() for name, denoiser in modules.items()}
 
     def judge(ridge: Tuple[float, float], strength: float) -> Choice:
@@ -171,6 +169,14 @@ def calibrate_measured(
     return MeasuredReport(stock, chosen, tried, groups)
 
 
+def run_passes(solver: PairPass, pairs: Sequence[Pair], images_per_pass: int) -> None:
+    """Solve on all pairs, at most so many images (but a batch at least) in a pass."""
+    count = max(1, images_per_pass // max(len(pair.clean) for pair in pairs))
+    parts = [pairs[i : i + count] for i in range(0, len(pairs), count)]
+    for i, part in enumerate(parts):
+        solver.run(part, more=i + 1 < len(parts))
+
+
 def streams_of(
     model: nn.Module, modules: Dict[str, Denoiser], example: Tensor
 ) -> Dict[str, Stream]:
@@ -192,11 +198,6 @@ def _reset(modules: Dict[str, Denoiser]) -> None:
 def _set(modules: Dict[str, Denoiser], solved: Dict[str, Tensor], strength: float) -> None:
     for name, denoiser in modules.items():
         denoiser.weight.copy_(strength * solved[name])
-
-
-def _parts(pairs: Sequence[Pair], limit: int) -> List[Sequence[Pair]]:
-    count = max(1, limit // max(len(pair.clean) for pair in pairs))
-    return [pairs[i : i + count] for i in range(0, len(pairs), count)]
 
 
 def _groups(modules: Dict[str, Denoiser]) -> List[Tuple[str, List[str]]]:
