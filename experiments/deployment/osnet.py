@@ -68,13 +68,13 @@ class OmniScaleBlock(BaseModule):
         width = out_channels // 4
         self.reduce = ConvModule(in_channels, width, 1, norm_cfg=NORM)
         self.streams = nn.ModuleList(
-            Sequential(*(LightConv(width) for _ in range(i + 1))) for i in range(streams)
+            Sequential(*(light_conv(width) for _ in range(i + 1))) for i in range(streams)
         )
         self.gate = Sequential(
             nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(width, width // 16 or 1, 1),
+            nn.Conv2d(width, max(width // 16, 1), 1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width // 16 or 1, width, 1),
+            nn.Conv2d(max(width // 16, 1), width, 1),
             nn.Sigmoid(),
         )
         self.expand = ConvModule(width, out_channels, 1, norm_cfg=NORM, act_cfg=None)
@@ -93,19 +93,7 @@ class OmniScaleBlock(BaseModule):
         return self.act(self.expand(summed) + self.shortcut(x))
 
 
-class LightConv(ConvModule):
-    """A pointwise convolution, then a depthwise 3x3 one with norm and activation.
-
-    Args:
-        channels (int): Of input and output.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, padding=1, groups=channels, norm_cfg=NORM)
-        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
-        # In the order of the data, as checkpoints have it.
-        self._modules = {'pointwise': self._modules.pop('pointwise'), **self._modules}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to the same shape."""
-        return super().forward(self.pointwise(x))
+def light_conv(channels: int) -> Sequential:
+    """A pointwise convolution, then a depthwise 3x3 one with norm and activation."""
+    depthwise = ConvModule(channels, channels, 3, padding=1, groups=channels, norm_cfg=NORM)
+    return Sequential(nn.Conv2d(channels, channels, 1, bias=False), depthwise)
