@@ -230,7 +230,8 @@ def test_images_that_do_not_fit_are_added_in_further_passes():
 
 
 @torch.no_grad()
-def test_layers_are_solved_again_when_the_images_have_doubled(residual):
+def test_layers_are_solved_again_when_the_images_have_grown(residual, monkeypatch):
+    monkeypatch.setattr('mmdenoiserep.calibration.pairs.GROWTH', 2)
     model, changed = with_denoisers(residual), []
     solver = PairPass(model, {}, 0.5, 0.1, 0.1, max_tokens=None)
     for i, pair in enumerate(pairs_of(6)):
