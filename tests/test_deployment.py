@@ -14,6 +14,7 @@ from tools import tool
 pytest.importorskip('imagecorruptions')
 pytest.importorskip('mmpretrain')
 from experiments.deployment.arms import read_arm
+from experiments.deployment.makers import make
 from experiments.deployment.plan import read_study
 from experiments.deployment.restore import METHODS, Restore
 from mmdenoiserep.cli import load_config
@@ -245,3 +246,11 @@ def test_published_weights_go_by_their_order_and_what_does_not_fit_is_named():
     published['module.p0'] = torch.zeros(16, 3, 3, 3)
     with pytest.raises(ValueError, match=r'the file has p0 of shape \(16, 3, 3, 3\)'):
         converted(published, model, drop=['classifier'])
+
+
+def test_batch_norms_that_are_folded_are_left_alone(folder):
+    config = Config.fromfile('model.py')
+    torch.save(dict(state_dict=build_model(config).state_dict(), meta={}), 'folded.pth')
+    note = make('batch-norm', config, 'folded.pth', 'out.pth', ['fog:1'], {})
+    assert 'not folded' in note
+    assert Path('out.pth').read_bytes() == Path('folded.pth').read_bytes()

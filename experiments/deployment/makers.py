@@ -52,9 +52,10 @@ def _batch_norm(
 ) -> str:
     """``num_images``."""
     model, meta = load_stock_model(config, checkpoint)
-    if not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()):
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    if all(_folded(norm) for norm in norms):
         shutil.copyfile(checkpoint, out)
-        return 'no batch norms'
+        return 'no batch norms that are not folded into convolutions'
     model.to(get_device())
     loader = unlabelled_loader(config, config.randomness.seed)
     loader.dataset = insert_behind_loading(loader.dataset, _one_of(noises, 1.0))
@@ -66,6 +67,11 @@ def _batch_norm(
     update_bn((preprocess(model, batch)[0] for batch in batches), model)
     torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=meta)), out)
     return ''
+
+
+def _folded(norm: torch.nn.BatchNorm2d) -> bool:
+    mean, var = norm.running_mean, norm.running_var
+    return not mean.any() and torch.allclose(var, torch.ones_like(var), atol=1e-3)
 
 
 def _continued(
