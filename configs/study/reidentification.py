@@ -34,4 +34,12 @@ arms = dict(
         ),
     },
 )
-ablations = dict(_delete_=True)
+ablations = dict(
+    _delete_=True,
+    **{
+        # The task's loss alone, through W A.
+        'label-aug, λ = 0': dict(
+            kind='denoiserep', options={'custom_hooks.0.lambda_': 0.0, _lr: 1e-2}
+        )
+    },
+)
