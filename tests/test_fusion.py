@@ -69,6 +69,26 @@ def test_writes_the_stock_checkpoint_and_config(config, model, checkpoint, tmp_p
     assert torch.equal(stock(x), model(x))
 
 
+def test_strength_lies_between_the_stock_weights_and_what_was_learned(config, checkpoint, tmp_path):
+    states = {}
+    for strength in (0.0, 0.25, 1.0):
+        out = tmp_path / f'{strength}.pth'
+        report = fuse_checkpoint(config, checkpoint, str(out), strength=strength)
+        assert report.max_difference < 1e-5
+        states[strength] = torch.load(out, weights_only=True)['state_dict']
+    learned = torch.load(checkpoint, weights_only=True)['state_dict']
+    for key, value in learned.items():
+        if key.endswith('parametrizations.weight.original'):
+            name = key.replace('parametrizations.weight.original', 'weight')
+            none, some, all_ = (states[strength][name] for strength in (0.0, 0.25, 1.0))
+            assert torch.equal(none, value)
+            torch.testing.assert_close(some, none + 0.25 * (all_ - none), rtol=0, atol=1e-6)
+            assert not torch.equal(all_, none)
+    with pytest.raises(ValueError, match=r'strength must be in \[0, 1\], got 1.5'):
+        fuse_checkpoint(config, checkpoint, str(tmp_path / 'no.pth'), strength=1.5)
+    assert not (tmp_path / 'no.pth').exists()
+
+
 def test_fusing_twice_writes_the_same_bytes(config, checkpoint, tmp_path):
     for name in ('a', 'b'):
         fuse_checkpoint(config, checkpoint, str(tmp_path / f'{name}.pth'))

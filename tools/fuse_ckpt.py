@@ -18,6 +18,12 @@ def parse_args() -> argparse.Namespace:
         action='store_false',
         help='do not compare the result with explicit denoising before it is written',
     )
+    parser.add_argument(
+        '--strength',
+        type=float,
+        default=1.0,
+        help='share of the denoising that is fused, 0 to 1: less keeps clean images better',
+    )
     parser.add_argument('--force', action='store_true', help='replace OUT and its config')
     add_tool_arguments(parser)
     return parser.parse_args()
@@ -26,7 +32,8 @@ def parse_args() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     check_out(args.out, args.checkpoint, args.config, args.force)
     config = load_config(args.config)
-    print(fuse_checkpoint(config, args.checkpoint, args.out, args.check, args.force))
+    options = (args.check, args.force, args.strength)
+    print(fuse_checkpoint(config, args.checkpoint, args.out, *options))
 
 
 def main() -> None:

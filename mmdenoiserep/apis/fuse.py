@@ -44,6 +44,7 @@ def fuse_checkpoint(
     out: str,
     check: bool = True,
     force: bool = False,
+    strength: float = 1.0,
 ) -> FusionReport:
     """Write the stock checkpoint that a DenoiseRep checkpoint amounts to.
 
@@ -58,6 +59,9 @@ def fuse_checkpoint(
         out (str): Where the fused checkpoint is written, ``*.pth``.
         check (bool): Whether to compare features. Defaults to True.
         force (bool): Whether to replace files that are there. Defaults to False.
+        strength (float): η in [0, 1], by which the denoisers are scaled: A becomes I + η (A − I),
+            and the fused weight lies between the stock one and W A, as in weight-space ensembles
+            (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). Defaults to 1.
 
     Returns:
         FusionReport: Paths and the largest difference measured.
@@ -66,8 +70,11 @@ def fuse_checkpoint(
         FileExistsError: If a file to write exists.
         FileNotFoundError: If a file is missing.
         ValueError: If the checkpoint has no denoisers, is fused already, holds NaN or infinity
-            or does not match the config, or if the check fails. Each says so in one line.
+            or does not match the config, if the strength is out of range, or if the check fails.
+            Each says so in one line.
     """
+    if not 0 <= strength <= 1:
+        raise ValueError(f'strength must be in [0, 1], got {strength}')
     config = Config.fromfile(config) if isinstance(config, str) else config
     check_out(out, checkpoint, config.filename, force)
     to_stock_config(config)  # refuses before anything is loaded
@@ -81,6 +88,9 @@ def fuse_checkpoint(
             f'{checkpoint} does not match the config: the model of the config has no place for '
             + first_of(unexpected)
         )
+    with torch.no_grad():
+        for denoiser in denoisers(model).values():
+            denoiser.weight.mul_(strength)
     return fuse_model(config, model, out, source['meta'].get('dataset_meta'), check, force)
 
 
