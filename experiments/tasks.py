@@ -27,6 +27,7 @@ def task_of(config: Config, tasks: Mapping[str, T]) -> T:
     if scope not in tasks or scope == REID:
         scopes = ', '.join(sorted(set(tasks) - {REID}))
         raise ValueError(
-            f'the default_scope is {scope!r}, but what is measured is known for {scopes}'
+            f'{config.filename}: the default_scope is {scope!r}, but what is measured is known for '
+            f'{scopes}'
         )
     return tasks[scope]

@@ -183,7 +183,7 @@ def calibration_steps(case: Case, num_images: int) -> Dict[str, Step]:
 
 
 def _measured_pass(case: Case, reach: str, batches: List[dict]):
-    """What solves all denoisers of measured noise, in as many passes; each time from none."""
+    """All denoisers of measured noise solved, each time from none, in the passes of calibration."""
     config = to_measured_config(to_stock_config(case.config))
     config.model.backbone.reach = reach
     model = case._replace(config=config).build().eval()

@@ -32,10 +32,9 @@ class OSNet(BaseModule):
         stem, *stages = channels
         self.stem = ConvModule(3, stem, 7, stride=2, padding=3, norm_cfg=NORM)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        before = [stem, *stages]
         self.stages = nn.ModuleList()
         for i, width in enumerate(stages):
-            blocks = [OmniScaleBlock(before[i], width), OmniScaleBlock(width, width)]
+            blocks = [OmniScaleBlock(channels[i], width), OmniScaleBlock(width, width)]
             if i < len(stages) - 1:
                 transition = (ConvModule(width, width, 1, norm_cfg=NORM), nn.AvgPool2d(2))
                 blocks.append(Sequential(*transition))

@@ -219,10 +219,7 @@ def read_config(path: str, options: Optional[dict]) -> Config:
             f'{path} has denoisers; give the stock config, and checkpoints fused by '
             'tools/fuse_ckpt.py'
         )
-    try:
-        task = task_of(config, TASKS)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
+    task = task_of(config, TASKS)
     if not config.get('test_dataloader'):
         raise ValueError(f'{path} has no test_dataloader, which names the images to test on')
     config = without_sync_norms(config)

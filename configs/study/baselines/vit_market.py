@@ -1,9 +1,7 @@
-# A small ViT on halves of Market-1501's training set, from scratch, at 96x48: 301 persons to train
-# on, 75 to choose settings on, 375 to be found. Figures are not those of Market-1501's test set.
-_base_ = ['../../../projects/reid/configs/_base_/runtime.py']
+# A small ViT on persons, from scratch, at 96x48.
+_base_ = './_base_market.py'
 
 max_iters = 3000
-persons = dict(type='Market1501Halves', data_root='data/market1501', val_persons=75)
 
 model = dict(
     type='ReIDModel',
@@ -34,38 +32,16 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=64,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='IdentityBatchSampler', num_instances=4),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(split='train', pipeline=train_pipeline, **persons),
+    dataset=dict(pipeline=train_pipeline),
 )
-val_dataloader = dict(
-    batch_size=256,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(split='val', pipeline=test_pipeline, **persons),
-)
-test_dataloader = dict(
-    batch_size=256,
-    num_workers=1,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(split='test', pipeline=test_pipeline, **persons),
-)
+val_dataloader = dict(batch_size=256, persistent_workers=True, dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(batch_size=256, dataset=dict(pipeline=test_pipeline))
 
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=max_iters, eta_min=1e-6),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=500)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-default_hooks = dict(
-    checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False, interval=max_iters)
-)
-log_processor = dict(by_epoch=False)
+train_cfg = dict(max_iters=max_iters, val_interval=500)
+default_hooks = dict(checkpoint=dict(interval=max_iters))

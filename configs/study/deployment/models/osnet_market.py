@@ -1,11 +1,9 @@
 # OSNet x0.25 on halves of Market-1501's training set. torchreid's weights, trained on MSMT17,
 # converted by experiments/deployment/convert.py; they have never seen Market-1501.
-_base_ = ['../../../../projects/reid/configs/_base_/runtime.py']
+_base_ = '../../baselines/_base_market.py'
 custom_imports = dict(
     imports=['projects.reid.reid', 'experiments.deployment.osnet'], allow_failed_imports=False
 )
-
-persons = dict(type='Market1501Halves', data_root='data/market1501', val_persons=75)
 
 model = dict(
     type='ReIDModel',
@@ -32,35 +30,11 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     pipeline[2],
 ]
-train_dataloader = dict(
-    batch_size=32,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(split='train', pipeline=train_pipeline, **persons),
-)
-val_dataloader = dict(
-    batch_size=64,
-    num_workers=1,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(split='val', pipeline=pipeline, **persons),
-)
-test_dataloader = dict(
-    batch_size=64,
-    num_workers=1,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(split='test', pipeline=pipeline, **persons),
-)
+train_dataloader = dict(batch_size=32, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=64, dataset=dict(pipeline=pipeline))
+test_dataloader = dict(batch_size=64, dataset=dict(pipeline=pipeline))
 
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.0))
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=300, val_interval=300)
+train_cfg = dict(max_iters=300, val_interval=300)
 param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, T_max=300)]
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-default_hooks = dict(
-    checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False, interval=300)
-)
-log_processor = dict(by_epoch=False)
+default_hooks = dict(checkpoint=dict(interval=300))
