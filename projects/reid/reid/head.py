@@ -90,6 +90,8 @@ class BNNeckHead(BaseModule):
     ) -> Dict[str, Tensor]:
         """``loss_id``, ``loss_triplet``, with text features ``loss_text``, and ``accuracy``.
 
+        Without any classifier there is neither ``loss_id`` nor ``accuracy``.
+
         Raises:
             ValueError: If a label is not below ``num_classes``.
         """
@@ -101,18 +103,21 @@ class BNNeckHead(BaseModule):
             )
         logits = self.logits(features)
         weights = [weight for weight in self.id_weights if weight]
-        losses = dict(
-            loss_id=sum(w * self.id_loss(score, labels) for w, score in zip(weights, logits)),
-            loss_triplet=sum(
-                weight * self.triplet_loss(feature, labels)
-                for weight, feature in zip(self.triplet_weights, features)
-                if weight
-            ),
+        losses = {}
+        if logits:
+            losses['loss_id'] = sum(
+                w * self.id_loss(score, labels) for w, score in zip(weights, logits)
+            )
+        losses['loss_triplet'] = sum(
+            weight * self.triplet_loss(feature, labels)
+            for weight, feature in zip(self.triplet_weights, features)
+            if weight
         )
         if self.text_features is not None:
             self._check_text_features()
             losses['loss_text'] = self.id_loss(features[-1] @ self.text_features.T, labels)
-        losses['accuracy'] = (logits[0].argmax(1) == labels).float().mean() * 100
+        if logits:
+            losses['accuracy'] = (logits[0].argmax(1) == labels).float().mean() * 100
         return losses
 
     def predict(

@@ -270,3 +270,15 @@ def test_predictions_carry_the_test_feature():
     expected = torch.cat([features[0], *(f / 4 for f in features[1:])], 1)
     torch.testing.assert_close(torch.stack([r.pred_feature for r in results]), expected)
     assert results[0].gt_label == 0 and results[0].img_path == '0.jpg'
+
+
+def test_a_head_without_classifiers_trains_by_the_triplet_loss():
+    from mmengine.registry import MODELS
+    from mmpretrain.structures import DataSample
+
+    head = MODELS.build(
+        dict(type='BNNeckHead', in_channels=[8], num_classes=2, id_weights=(0,), test_weights=(1,))
+    )
+    samples = [DataSample().set_gt_label(label) for label in (0, 0, 1, 1)]
+    losses = head.loss((torch.randn(4, 8),), samples)
+    assert list(losses) == ['loss_triplet'] and torch.isfinite(losses['loss_triplet'])
