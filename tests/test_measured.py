@@ -14,13 +14,13 @@ from toy import ToyBackbone
 from mmdenoiserep import Cascade, Denoiser, denoisers, fuse_denoisers, insert_denoisers
 from mmdenoiserep.apis.verify import explicit_denoising, explicit_forward
 from mmdenoiserep.calibration import Pair, PairPass, calibrate_measured
-from mmdenoiserep.calibration.judge import output_error
+from mmdenoiserep.calibration.judge import OutputError, output_error
 from mmdenoiserep.calibration.lockstep import Job, run_in_lockstep
 from mmdenoiserep.calibration.memory import images_at_once
 from mmdenoiserep.calibration.pair_moments import PairMoments
 from mmdenoiserep.network.bypass import stock_weights
 from mmdenoiserep.network.parametrization import attach
-from mmdenoiserep.network.streams import find_streams
+from mmdenoiserep.network.streams import find_linear, find_streams
 from mmdenoiserep.network.tokens import output_size, take_patches
 
 MEASURED = Cascade(noise='measured')
@@ -135,6 +135,21 @@ def test_writers_to_a_stream_are_found_by_looking(residual):
     bn = residual.bn.weight / (residual.bn.running_var + residual.bn.eps).sqrt()
     assert torch.allclose(streams['conv2'].scale.float(), bn, rtol=1e-3)
     assert torch.allclose(streams['fc'].scale.float(), residual.gamma, rtol=1e-3)
+
+
+def test_layers_without_a_nonlinearity_behind_are_found_by_looking(residual):
+    names = ['stem', 'conv1', 'conv2', 'fc', 'last']
+    assert find_linear(residual, names, torch.zeros(1, 3, 10, 10)) == {'conv2', 'fc'}
+    chain = nn.Sequential(
+        nn.Conv2d(3, 4, 1),  # feeds a layer
+        nn.Conv2d(4, 4, 3),  # through a batch norm
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 4, 1),  # through a nonlinearity
+        nn.ReLU(),
+        nn.Conv2d(4, 2, 1),  # nothing behind it
+    ).eval()
+    assert find_linear(chain, ['0', '1', '3', '5'], torch.zeros(1, 3, 10, 10)) == {'0', '1'}
+    assert find_linear(chain, ['0', '3', '5'], torch.zeros(1, 3, 10, 10)) == set()  # of these
 
 
 def pairs_of(count: int, size: int = 10, std: float = 0.3) -> list:
@@ -268,7 +283,8 @@ def test_passes_are_as_many_as_fit_into_memory(residual, monkeypatch):
         ridges=[(0.1, 1)],
         progress=said.append,
     )
-    assert [more['more'] for more in runs] == [True, False]
+    assert [more['more'] for more in runs[-2:]] == [True, False]
+    assert not any(more['more'] for more in runs[:-2])  # trials of some of the images
     assert any('images in a pass' in line for line in said)
 
 
@@ -295,7 +311,8 @@ def test_calibration_brings_the_output_back_and_fuses(residual):
     model = with_denoisers(residual)
     report = calibrate_measured(model, pairs_of(12), pairs_of(14)[12:], keep_clean=0.5)
     assert report.chosen.error.total(0.5) < report.stock.total(0.5)
-    assert report.stock.clean < 1e-10 and sum(count for _, count, _ in report.groups) == 5
+    assert report.stock.clean < 1e-10
+    assert sum(count for _, count, _ in report.groups) == len(report.chosen.layers)
     assert report.groups[-1][2] == report.chosen.error
     held_back = pairs_of(14)[12:]
     assert output_error(model, denoisers(model), held_back) == report.chosen.error
@@ -309,6 +326,25 @@ def test_calibration_brings_the_output_back_and_fuses(residual):
     assert torch.allclose(fused(x), running, atol=1e-6)  # libraries need not repeat the last bit
     assert list(model.state_dict()) == list(stock.state_dict())
     assert 'layers up to' in str(report) and 'stock' in str(report)
+
+
+@torch.no_grad()
+def test_layers_are_chosen_by_the_output(residual, monkeypatch):
+    """All of them, or those that shrink nothing in front of a nonlinearity."""
+    linear = ('stem', 'conv2', 'fc')
+    for better in (linear, ('stem', 'conv1', 'conv2', 'fc', 'last')):
+        model = with_denoisers(copy.deepcopy(residual))
+
+        def judged(model, modules, pairs, better=better):
+            solved = {name for name, d in modules.items() if d.weight.any()}
+            return OutputError(1.0 if not solved else 0.1 if solved == set(better) else 0.2, 0.0)
+
+        monkeypatch.setattr('mmdenoiserep.calibration.measured.output_error', judged)
+        report = calibrate_measured(model, pairs_of(4), pairs_of(5)[4:])
+        assert report.chosen.layers == better
+        assert ('3 of 5 layers' in str(report)) == (better == linear)
+        assert [choice.layers for choice in report.tried[:3]].count(linear) == 1
+        assert {n for n, d in denoisers(model).items() if d.weight.any()} == set(better)
 
 
 def test_nothing_worse_than_stock_is_handed_out(residual):

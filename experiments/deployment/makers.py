@@ -22,6 +22,8 @@ from mmdenoiserep.stock.data import unlabelled_loader
 from mmdenoiserep.stock.model import preprocess
 from mmdenoiserep.transforms import noise_transform
 
+from .folded import is_folded
+
 Options = Dict[str, Any]
 #: What a maker says of a checkpoint where it left the stock one as it is.
 REFUSED = 'nothing better than stock was found'
@@ -53,7 +55,7 @@ def _batch_norm(
     """``num_images``."""
     model, meta = load_stock_model(config, checkpoint)
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    if all(_folded(norm) for norm in norms):
+    if all(is_folded(norm) for norm in norms):
         shutil.copyfile(checkpoint, out)
         return 'no batch norms that are not folded into convolutions'
     model.to(get_device())
@@ -69,11 +71,6 @@ def _batch_norm(
     return ''
 
 
-def _folded(norm: torch.nn.BatchNorm2d) -> bool:
-    mean, var = norm.running_mean, norm.running_var
-    return not mean.any() and torch.allclose(var, torch.ones_like(var), atol=1e-3)
-
-
 def _continued(
     config: Config, checkpoint: str, out: str, noises: List[str], options: Options
 ) -> None:
@@ -82,6 +79,7 @@ def _continued(
     loader = config.train_dataloader
     loader.dataset = insert_behind_loading(loader.dataset, _one_of(noises, prob, seed=None))
     config.load_from = checkpoint
+    config.custom_hooks = [*config.get('custom_hooks', []), dict(type='mmengine.KeepFoldedNorms')]
     shutil.copyfile(_train(config), out)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..conversion import denoisers
 from ..denoiser import Denoiser
-from ..network.streams import Stream, find_streams
+from ..network.streams import Stream, find_linear, find_streams
 from ..stock.model import backbone_of
 from .judge import OutputError, output_error
 from .memory import images_at_once
@@ -19,6 +19,8 @@ RIDGES = ((0.01, 1.0), (0.1, 3.0))
 STRENGTHS = (1.0, 0.75, 0.5)
 #: Lines of the table of groups, at most.
 GROUPS = 4
+#: W_D by layer.
+Solution = Dict[str, Tensor]
 
 
 class NothingBetter(ValueError):
@@ -26,10 +28,19 @@ class NothingBetter(ValueError):
 
 
 class Choice(NamedTuple):
-    """A pass, and what it came to on pairs that were held back."""
+    """A pass, and what it came to on pairs that were held back.
+
+    Attributes:
+        ridge (float): Of layers that are solved by their own input.
+        stream_ridge (float): Of layers that write to a stream.
+        layers (tuple[str]): Those that were solved.
+        strength (float): η.
+        error (OutputError): What it came to.
+    """
 
     ridge: float
     stream_ridge: float
+    layers: Tuple[str, ...]
     strength: float
     error: OutputError
 
@@ -58,6 +69,11 @@ class MeasuredReport(NamedTuple):
             f'{"layers up to":<{width}}  denoisers  degraded  clean',
         ]
         lines += [f'{n:<{width}}  {k:>9}  {e.degraded:>8.3f}  {e.clean:>5.3f}' for n, k, e in rows]
+        count, most = len(self.chosen.layers), max(len(c.layers) for c in self.tried)
+        if count < most:
+            lines.append(
+                f'{count} of {most} layers: the first, and those with no nonlinearity behind them'
+            )
         if self.chosen.strength != 1:
             lines.append(f'strength {self.chosen.strength} of what was solved')
         return '\n'.join(lines)
@@ -79,8 +95,9 @@ def calibrate_measured(
 ) -> MeasuredReport:
     """Set the denoisers of a model so that it sees degraded images as the stock network sees clean.
 
-    Ridge and strength are chosen by the error of the backbone's output on pairs that were held
-    back: a layer's own error does not tell what a network makes of it. No label is used.
+    Ridge, layers (all, or the first and those behind which there is no nonlinearity) and strength
+    are chosen by the error of the backbone's output on pairs that were held back: a layer's own
+    error does not tell what a network makes of it. No label is used.
 
     Args:
         model (nn.Module): With denoisers of measured noise, all zero. Changed in place.
@@ -123,35 +140,43 @@ def calibrate_measured(
         progress(f'{images_per_pass} of {count} images in a pass')
     tried: List[Choice] = []
 
-    def solve(some: Sequence[Pair], ridge: Tuple[float, float]) -> Dict[str, Tensor]:
+    def solve(some: Sequence[Pair], ridge: Tuple[float, float], names: Tuple[str, ...]) -> Solution:
         _reset(modules)
-        solver = PairPass(model, streams, keep_clean, *ridge, max_tokens, method, seed)
+        solver = PairPass(model, streams, keep_clean, *ridge, max_tokens, method, seed, names)
         run_passes(solver, some, images_per_pass)
-        return {name: denoiser.weight.clone() for name, denoiser in modules.items()}
+        return {name: modules[name].weight.clone() for name in names}
 
-    def judge(ridge: Tuple[float, float], strength: float) -> Choice:
-        choice = Choice(*ridge, strength, output_error(model, modules, held_back))
+    def judge(ridge: Tuple[float, float], names: Tuple[str, ...], strength: float) -> Choice:
+        choice = Choice(*ridge, names, strength, output_error(model, modules, held_back))
         tried.append(choice)
         text = f'ridge {ridge[0]:g}, of streams {ridge[1]:g}, strength {strength:g}'
-        progress(f'{text}: {_spell(choice.error)}')
+        progress(f'{len(names)} layers, {text}: {_spell(choice.error)}')
         return choice
 
     def total(choice: Choice) -> float:
         return choice.error.total(keep_clean)
 
-    best_ridge = ridges[0]
-    if len(ridges) > 1:  # chosen on some of the images
-        few = pairs[: max(1, len(pairs) // 4)]
-        trials = []
-        for ridge in ridges:
-            solve(few, ridge)
-            trials.append((total(judge(ridge, 1.0)), ridge))
-        best_ridge = min(trials)[1]
-    solved = solve(pairs, best_ridge)
+    # Ridge and layers are chosen on some of the images.
+    few = pairs[: max(1, len(pairs) // 4)]
+
+    def trial(ridge: Tuple[float, float], names: Tuple[str, ...]) -> Choice:
+        solve(few, ridge, names)
+        return judge(ridge, names, 1.0)
+
+    every = tuple(modules)
+    linear = linear_layers(model, modules, held_back[0].clean[:1])
+    trials = []
+    if len(ridges) > 1 or linear:
+        trials = [trial(ridge, every) for ridge in ridges]
+    ridge = min(trials, key=total)[:2] if trials else ridges[0]
+    if linear:
+        trials.append(trial(ridge, linear))
+    names = min(trials, key=total).layers if trials else every
+    solved = solve(pairs, ridge, names)
     choices = []
     for strength in strengths:
         _set(modules, solved, strength)
-        choices.append(judge(best_ridge, strength))
+        choices.append(judge(ridge, names, strength))
     chosen = min(choices, key=total)
     _reset(modules)
     if not total(chosen) < stock.total(keep_clean):
@@ -160,12 +185,12 @@ def calibrate_measured(
             f'{_spell(stock)} without, {_spell(chosen.error)} with denoisers'
         )
     groups = []
-    parts = _groups(modules)
-    for i, (label, names) in enumerate(parts):
-        _set({name: modules[name] for name in names}, solved, chosen.strength)
+    parts = _groups(names)
+    for i, part in enumerate(parts):
+        _set(modules, {name: solved[name] for name in part}, chosen.strength)
         last = i + 1 == len(parts)  # what was chosen
         error = chosen.error if last else output_error(model, modules, held_back)
-        groups.append((label, len(names), error))
+        groups.append((part[-1], len(part), error))
     return MeasuredReport(stock, chosen, tried, groups)
 
 
@@ -181,13 +206,32 @@ def streams_of(
     model: nn.Module, modules: Dict[str, Denoiser], example: Tensor
 ) -> Dict[str, Stream]:
     """The streams of a model's backbone, by the names that its layers have in the model."""
-    backbone = backbone_of(model)
-    prefix = next(f'{n}.' if n else '' for n, m in model.named_modules() if m is backbone)
-    names = [name[len(prefix) :] for name in modules if name.startswith(prefix)]
+    prefix, names = _inside(model, modules)
     return {
         prefix + name: stream._replace(module=(prefix + stream.module).rstrip('.'))
-        for name, stream in find_streams(backbone, names, example).items()
+        for name, stream in find_streams(backbone_of(model), names, example).items()
     }
+
+
+def linear_layers(
+    model: nn.Module, modules: Dict[str, Denoiser], example: Tensor
+) -> Tuple[str, ...]:
+    """The first layer and those behind which there is no nonlinearity; () if that is all or none.
+
+    What is shrunk is wrong for the nonlinearity behind it.
+    """
+    prefix, names = _inside(model, modules)
+    linear = {prefix + name for name in find_linear(backbone_of(model), names, example)}
+    first, *others = modules
+    chosen = (first, *(name for name in others if name in linear))
+    return chosen if 1 < len(chosen) < len(modules) else ()
+
+
+def _inside(model: nn.Module, modules: Dict[str, Denoiser]) -> Tuple[str, List[str]]:
+    """What stands before the backbone's names in the model, and its layers' names in it."""
+    backbone = backbone_of(model)
+    prefix = next(f'{n}.' if n else '' for n, m in model.named_modules() if m is backbone)
+    return prefix, [name[len(prefix) :] for name in modules if name.startswith(prefix)]
 
 
 def _reset(modules: Dict[str, Denoiser]) -> None:
@@ -195,17 +239,15 @@ def _reset(modules: Dict[str, Denoiser]) -> None:
         denoiser.weight.zero_()
 
 
-def _set(modules: Dict[str, Denoiser], solved: Dict[str, Tensor], strength: float) -> None:
-    for name, denoiser in modules.items():
-        denoiser.weight.copy_(strength * solved[name])
+def _set(modules: Dict[str, Denoiser], solved: Solution, strength: float) -> None:
+    for name, weight in solved.items():
+        modules[name].weight.copy_(strength * weight)
 
 
-def _groups(modules: Dict[str, Denoiser]) -> List[Tuple[str, List[str]]]:
-    """Consecutive layers of about equal number, named by the last of them."""
-    names = list(modules)
+def _groups(names: Sequence[str]) -> List[Sequence[str]]:
+    """Consecutive layers of about equal number."""
     size = -(-len(names) // GROUPS)
-    parts = [names[i : i + size] for i in range(0, len(names), size)]
-    return [(part[-1], part) for part in parts]
+    return [names[i : i + size] for i in range(0, len(names), size)]
 
 
 def _spell(error: OutputError) -> str:

@@ -61,6 +61,8 @@ class PairPass:
         method (str): 'pairs', or 'transport', which needs none: clean and degraded may be
             different images then.
         seed (int): Draws tokens.
+        names (Sequence[str], optional): Layers to solve; the others' denoisers stay as they are.
+            Defaults to all.
     """
 
     def __init__(
@@ -73,14 +75,17 @@ class PairPass:
         max_tokens: Optional[int] = 256,
         method: str = 'pairs',
         seed: int = 0,
+        names: Optional[Sequence[str]] = None,
     ) -> None:
         self.model = model
         self.modules = denoisers(model)
+        self.solved = set(self.modules if names is None else names)
         # With the reach of a channel a wider kernel's input has no position of the output's.
         self.streams = {
             name: stream
             for name, stream in streams.items()
             if method == 'pairs'
+            and name in self.solved
             and self.modules[name].weight.shape[1] == self._stock_weight(name)[0].numel()
         }
         self.keep_clean = keep_clean
@@ -156,6 +161,8 @@ class PairPass:
 
     def _at_layer(self, name: str, inputs: List[Tensor], threads: List[int]) -> None:
         """Add up what a layer sees, at which all jobs have paused, and solve it."""
+        if name not in self.solved:
+            return
         denoiser, stream = self.modules[name], self.streams.get(name)
         layer = self.model.get_submodule(name)
         groups, width, _ = denoiser.weight.shape

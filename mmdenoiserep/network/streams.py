@@ -1,12 +1,14 @@
-"""Which layers write to a residual stream, and where the stream can be seen before they do.
+"""Which layers write to a residual stream and where it can be seen before; which are linear.
 
 A layer with output y writes to a stream u if some later feature is u + γ y + β, with γ and β
-constant for each channel (batch norm in evaluation, layer scale, or 1 and 0). Found by looking, not
-by names: one forward pass on a random image, in which every input and output of a module is kept.
+constant for each channel (batch norm in evaluation, layer scale, or 1 and 0). There is no
+nonlinearity behind a layer if that holds, or if another layer's input is γ y + β. Found by looking,
+not by names: one forward pass on a random image, in which every input and output of a module is
+kept.
 """
 
 import copy
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +59,28 @@ def find_streams(
     Returns:
         dict[str, Stream]: By the name of the layer.
     """
+    seen = _look(model, example)
+    streams = {name: _stream_of(name, model, seen) for name in names}
+    return {name: stream for name, stream in streams.items() if stream is not None}
+
+
+@torch.no_grad()
+def find_linear(
+    model: nn.Module, names: Sequence[str], example: Optional[Tensor] = None
+) -> Set[str]:
+    """The layers behind which there is no nonlinearity, those that write to a stream among them.
+
+    Arguments are those of :func:`find_streams`.
+    """
+    seen = _look(model, example)
+    return {
+        name
+        for name in names
+        if _stream_of(name, model, seen) is not None or _feeds(name, names, model, seen)
+    }
+
+
+def _look(model: nn.Module, example: Optional[Tensor]) -> List[_Seen]:
     model = copy.deepcopy(model)
     model.eval()
     generator = torch.Generator().manual_seed(0)
@@ -73,14 +97,7 @@ def find_streams(
                 handle.remove()
         return seen
 
-    seen = run(example) if example is not None else with_example(model, run)
-    streams = {}
-    for name in names:
-        channel_dim = channel_dim_of(model.get_submodule(name))
-        stream = None if channel_dim is None else _stream_of(name, channel_dim, seen)
-        if stream is not None:
-            streams[name] = stream
-    return streams
+    return run(example) if example is not None else with_example(model, run)
 
 
 def _watch(model: nn.Module, seen: List[_Seen]) -> list:
@@ -99,14 +116,40 @@ def _watch(model: nn.Module, seen: List[_Seen]) -> list:
     return handles
 
 
-def _stream_of(name: str, channel_dim: int, seen: List[_Seen]) -> Optional[Stream]:
+class _Output(NamedTuple):
+    """What a layer wrote, at some positions.
+
+    Attributes:
+        begin (int): Index among the features of the layer's input.
+        end (int): Of its output.
+        shape (torch.Size): Of the output.
+        tokens (Callable): The same positions of a feature of that shape, (K, C), float64.
+        centred (Tensor): The output less its mean, (K, C).
+    """
+
+    begin: int
+    end: int
+    shape: torch.Size
+    tokens: Callable[[Tensor], Tensor]
+    centred: Tensor
+
+    def scale_in(self, rest: Tensor) -> Optional[Tensor]:
+        """γ (C,) if a feature (K, C) is γ y + β, else None."""
+        rest = rest - rest.mean(0)
+        scale = (rest * self.centred).sum(0) / self.centred.square().sum(0)
+        error = (rest - scale * self.centred).square().sum()
+        error = error / rest.square().sum().clamp_min(1e-30)
+        found = error.sqrt() < TOLERANCE and (scale.abs() > TOLERANCE).any()
+        return scale if found else None
+
+
+def _output_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[_Output]:
+    channel_dim = channel_dim_of(model.get_submodule(name))
     own = [i for i, s in enumerate(seen) if s.module == name and s.side == 'output']
-    if len(own) != 1:  # never called, or several times
+    if channel_dim is None or len(own) != 1:  # never called, or several times
         return None
     begin = next(i for i, s in enumerate(seen) if s.module == name and s.side == 'input')
     y = seen[own[0]].value
-    earlier = [s for s in seen[max(0, begin - BACK) : begin] if s.value.shape == y.shape]
-    later = [s for s in seen[own[0] + 1 : own[0] + 1 + AHEAD] if s.value.shape == y.shape]
     # The same positions of all of them; laying out whole maps anew would cost more than comparing.
     generator = torch.Generator().manual_seed(0)
     index = draw(y.numel() // y.shape[channel_dim], POSITIONS, generator)
@@ -115,20 +158,34 @@ def _stream_of(name: str, channel_dim: int, seen: List[_Seen]) -> Optional[Strea
     def tokens(feature: Tensor) -> Tensor:
         return take_tokens(feature, channel_dim, index).double()
 
-    y = tokens(y)
-    centred = y - y.mean(0)
-    power = centred.square().sum(0)
-    if not (power > 0).all() or len(y) < 3:
+    centred = tokens(y) - tokens(y).mean(0)
+    if len(centred) < 3 or not (centred.square().sum(0) > 0).all():
         return None
-    streams = [(s, tokens(s.value)) for s in reversed(earlier)]
+    return _Output(begin, own[0], y.shape, tokens, centred)
+
+
+def _stream_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[Stream]:
+    y = _output_of(name, model, seen)
+    if y is None:
+        return None
+    earlier = [s for s in seen[max(0, y.begin - BACK) : y.begin] if s.value.shape == y.shape]
+    later = [s for s in seen[y.end + 1 : y.end + 1 + AHEAD] if s.value.shape == y.shape]
+    streams = [(s, y.tokens(s.value)) for s in reversed(earlier)]
     streams = [(s, u) for s, u in streams if u.var(0).any()]  # a constant is no stream
     for after in later:
-        total = tokens(after.value)
+        total = y.tokens(after.value)
         for before, u in streams:
-            rest = total - u
-            rest = rest - rest.mean(0)
-            scale = (rest * centred).sum(0) / power
-            error = (rest - scale * centred).square().sum() / rest.square().sum().clamp_min(1e-30)
-            if error.sqrt() < TOLERANCE and (scale.abs() > TOLERANCE).any():
+            scale = y.scale_in(total - u)
+            if scale is not None:
                 return Stream(before.module, before.side, scale)
     return None
+
+
+def _feeds(name: str, names: Sequence[str], model: nn.Module, seen: List[_Seen]) -> bool:
+    """Whether another layer's input is a layer's output, up to constants of each channel."""
+    y = _output_of(name, model, seen)
+    if y is None:
+        return False
+    later = [s for s in seen[y.end + 1 : y.end + 1 + AHEAD] if s.value.shape == y.shape]
+    inputs = [s.value for s in later if s.side == 'input' and s.module in names]
+    return any(y.scale_in(y.tokens(value)) is not None for value in inputs)

@@ -1,4 +1,4 @@
-# The budget of the small models that were trained here from scratch, and three times that.
+# The budget of the small models that were trained here from scratch, and three and ten times that.
 _base_ = './_base_arms.py'
 extra = {
     'train_cfg.max_iters': 150,
@@ -7,11 +7,21 @@ extra = {
     'param_scheduler': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=150)],
     'default_hooks.checkpoint.interval': 150,
 }
-longer = {
-    'train_cfg.max_iters': 450,
-    'param_scheduler': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=450)],
-    'default_hooks.checkpoint.interval': 450,
-    'optim_wrapper.optimizer.lr': 1e-4,
+
+
+def longer(iterations):
+    """Fine-tuning with labels, so many iterations long, at the rate that is best for 150."""
+    changes = {
+        'train_cfg.max_iters': iterations,
+        'param_scheduler': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=iterations)],
+        'default_hooks.checkpoint.interval': iterations,
+        'optim_wrapper.optimizer.lr': 1e-3,
+    }
+    return dict(kind='continued', config=changes)
+
+
+arms = {
+    'continued ×3, labels': longer(450),
+    'continued ×10, labels': longer(1500),
 }
-arms = {'continued ×3, labels': dict(kind='continued', config=longer)}
 del longer
