@@ -149,6 +149,9 @@ def test_layers_without_a_nonlinearity_behind_are_found_by_looking(residual):
         nn.Conv2d(4, 2, 1),  # nothing behind it
     ).eval()
     assert find_linear(chain, ['0', '1', '3', '5'], torch.zeros(1, 3, 10, 10)) == {'0', '1'}
+    with torch.no_grad():  # the ReLU is on for all channels but one, and off for that
+        chain[3].bias.copy_(torch.tensor([-100.0, 100, 100, 100]))
+    assert '3' not in find_linear(chain, ['0', '1', '3', '5'], torch.zeros(1, 3, 10, 10))
     assert find_linear(chain, ['0', '3', '5'], torch.zeros(1, 3, 10, 10)) == set()  # of these
 
 

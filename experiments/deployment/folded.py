@@ -10,7 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def is_folded(norm: nn.Module) -> bool:
     """Whether a batch norm's statistics are those of no change: mean 0, variance 1."""
     mean, var = norm.running_mean, norm.running_var
-    return not mean.any() and torch.allclose(var, torch.ones_like(var), atol=1e-3)
+    return (
+        mean is not None and not mean.any() and torch.allclose(var, torch.ones_like(var), atol=1e-3)
+    )
 
 
 @HOOKS.register_module()

@@ -1,8 +1,9 @@
 """Calibration on measured noise: solve, judge at the output, keep what is better than stock."""
 
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+from mmengine.dist import all_reduce, broadcast_object_list
 from torch import Tensor, nn
 
 from ..conversion import denoisers
@@ -17,6 +18,9 @@ from .pairs import Pair, PairPass
 RIDGES = ((0.01, 1.0), (0.1, 3.0))
 #: Strengths η of what was solved: A = I + η (A* − I).
 STRENGTHS = (1.0, 0.75, 0.5)
+#: What fewer layers must come to, as a share of the error with all: those gain more from the images
+#: that a trial leaves out.
+FEWER = 0.98
 #: Lines of the table of groups, at most.
 GROUPS = 4
 #: W_D by layer.
@@ -130,12 +134,17 @@ def calibrate_measured(
     if not pairs or not held_back:
         raise ValueError('there are too few images: some are solved on and some held back')
     model.eval()
-    streams = streams_of(model, modules, held_back[0].clean[:1])
+    example = held_back[0].clean[:1]
+    streams, linear = _agreed(
+        (streams_of(model, modules, example), linear_layers(model, modules, example))
+    )
     stock = output_error(model, modules, held_back)
     progress(f'stock: {_spell(stock)}; {len(streams)} of {len(modules)} layers write to a stream')
     count = sum(len(pair.clean) for pair in pairs)
     if images_per_pass is None:
-        images_per_pass = images_at_once(model, pairs[0], count)
+        fit = torch.tensor(images_at_once(model, pairs[0], count))
+        all_reduce(fit, 'min')  # images of other processes may be larger
+        images_per_pass = int(fit)
     if images_per_pass < count:
         progress(f'{images_per_pass} of {count} images in a pass')
     tried: List[Choice] = []
@@ -164,14 +173,14 @@ def calibrate_measured(
         return judge(ridge, names, 1.0)
 
     every = tuple(modules)
-    linear = linear_layers(model, modules, held_back[0].clean[:1])
     trials = []
     if len(ridges) > 1 or linear:
         trials = [trial(ridge, every) for ridge in ridges]
-    ridge = min(trials, key=total)[:2] if trials else ridges[0]
-    if linear:
-        trials.append(trial(ridge, linear))
-    names = min(trials, key=total).layers if trials else every
+    best = min(trials, key=total) if trials else None
+    ridge = best[:2] if best else ridges[0]
+    names = every
+    if best and linear and total(trial(ridge, linear)) < FEWER * total(best):
+        names = linear
     solved = solve(pairs, ridge, names)
     choices = []
     for strength in strengths:
@@ -225,6 +234,13 @@ def linear_layers(
     first, *others = modules
     chosen = (first, *(name for name in others if name in linear))
     return chosen if 1 < len(chosen) < len(modules) else ()
+
+
+def _agreed(value: Any) -> Any:
+    """What the first process found: others look at features of other sizes."""
+    box = [value]
+    broadcast_object_list(box)
+    return box[0]
 
 
 def _inside(model: nn.Module, modules: Dict[str, Denoiser]) -> Tuple[str, List[str]]:

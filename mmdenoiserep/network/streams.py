@@ -142,6 +142,13 @@ class _Output(NamedTuple):
         found = error.sqrt() < TOLERANCE and (scale.abs() > TOLERANCE).any()
         return scale if found else None
 
+    def is_scaled_in(self, feature: Tensor) -> bool:
+        """Whether a feature (K, C) is γ y + β in each channel: a ReLU leaves some as they are."""
+        rest = feature - feature.mean(0)
+        scale = (rest * self.centred).sum(0) / self.centred.square().sum(0)
+        error, power = (rest - scale * self.centred).square().sum(0), rest.square().sum(0)
+        return bool((power > 0).all() and (error < TOLERANCE**2 * power).all())
+
 
 def _output_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[_Output]:
     channel_dim = channel_dim_of(model.get_submodule(name))
@@ -188,4 +195,4 @@ def _feeds(name: str, names: Sequence[str], model: nn.Module, seen: List[_Seen])
         return False
     later = [s for s in seen[y.end + 1 : y.end + 1 + AHEAD] if s.value.shape == y.shape]
     inputs = [s.value for s in later if s.side == 'input' and s.module in names]
-    return any(y.scale_in(y.tokens(value)) is not None for value in inputs)
+    return any(y.is_scaled_in(y.tokens(value)) for value in inputs)
