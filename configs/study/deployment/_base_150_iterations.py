@@ -10,12 +10,12 @@ extra = {
 
 
 def longer(iterations):
-    """Fine-tuning with labels, so many iterations long, at the rate that is best for 150."""
+    """Fine-tuning with labels, so many iterations long."""
     changes = {
         'train_cfg.max_iters': iterations,
         'param_scheduler': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=iterations)],
         'default_hooks.checkpoint.interval': iterations,
-        'optim_wrapper.optimizer.lr': 1e-3,
+        'optim_wrapper.optimizer.lr': 1e-4,
     }
     return dict(kind='continued', config=changes)
 
