@@ -8,7 +8,7 @@ kept.
 """
 
 import copy
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -133,21 +133,22 @@ class _Output(NamedTuple):
     tokens: Callable[[Tensor], Tensor]
     centred: Tensor
 
-    def scale_in(self, rest: Tensor) -> Optional[Tensor]:
+    def scale_in(self, feature: Tensor) -> Optional[Tensor]:
         """γ (C,) if a feature (K, C) is γ y + β, else None."""
-        rest = rest - rest.mean(0)
-        scale = (rest * self.centred).sum(0) / self.centred.square().sum(0)
-        error = (rest - scale * self.centred).square().sum()
-        error = error / rest.square().sum().clamp_min(1e-30)
-        found = error.sqrt() < TOLERANCE and (scale.abs() > TOLERANCE).any()
-        return scale if found else None
+        scale, error, power = self._fit(feature)
+        found = (error.sum() / power.sum().clamp_min(1e-30)).sqrt() < TOLERANCE
+        return scale if found and (scale.abs() > TOLERANCE).any() else None
 
     def is_scaled_in(self, feature: Tensor) -> bool:
         """Whether a feature (K, C) is γ y + β in each channel: a ReLU leaves some as they are."""
+        _, error, power = self._fit(feature)
+        return bool((power > 0).all() and (error < TOLERANCE**2 * power).all())
+
+    def _fit(self, feature: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """γ, what γ y + β leaves of a feature and its spread, as sums of squares: each (C,)."""
         rest = feature - feature.mean(0)
         scale = (rest * self.centred).sum(0) / self.centred.square().sum(0)
-        error, power = (rest - scale * self.centred).square().sum(0), rest.square().sum(0)
-        return bool((power > 0).all() and (error < TOLERANCE**2 * power).all())
+        return scale, (rest - scale * self.centred).square().sum(0), rest.square().sum(0)
 
 
 def _output_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[_Output]:

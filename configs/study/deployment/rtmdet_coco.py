@@ -2,16 +2,14 @@
 _base_ = './_base_arms.py'
 model = 'models/rtmdet_nano_person.py'
 checkpoint = 'data/weights/rtmdet_nano_person_mmdet.pth'
-# Four times the iterations.
 arms = {
-    f'output-matched ×4{label}': dict(
+    'output-matched ×4, κ 0.8': dict(
         kind='matched',
-        options=options,
+        options=dict(keep_clean=0.8),
         config={
             'train_cfg.max_iters': 1200,
             'param_scheduler': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=1200)],
             'default_hooks.checkpoint.interval': 1200,
         },
     )
-    for label, options in {'': {}, ', κ 0.8': dict(keep_clean=0.8)}.items()
 }
