@@ -20,7 +20,7 @@ from mmdenoiserep.calibration.memory import images_at_once
 from mmdenoiserep.calibration.pair_moments import PairMoments
 from mmdenoiserep.network.bypass import stock_weights
 from mmdenoiserep.network.parametrization import attach
-from mmdenoiserep.network.streams import find_linear, find_streams
+from mmdenoiserep.network.streams import look_behind
 from mmdenoiserep.network.tokens import output_size, take_patches
 
 MEASURED = Cascade(noise='measured')
@@ -128,7 +128,7 @@ def residual():
 
 def test_writers_to_a_stream_are_found_by_looking(residual):
     names = ['stem', 'conv1', 'conv2', 'fc', 'last']
-    streams = find_streams(residual, names, torch.zeros(1, 3, 10, 10))
+    streams = look_behind(residual, names, torch.zeros(1, 3, 10, 10)).streams
     assert set(streams) == {'conv2', 'fc'}
     assert (streams['conv2'].module, streams['conv2'].side) == ('conv1', 'input')
     assert (streams['fc'].module, streams['fc'].side) == ('norm', 'input')
@@ -139,20 +139,27 @@ def test_writers_to_a_stream_are_found_by_looking(residual):
 
 def test_layers_without_a_nonlinearity_behind_are_found_by_looking(residual):
     names = ['stem', 'conv1', 'conv2', 'fc', 'last']
-    assert find_linear(residual, names, torch.zeros(1, 3, 10, 10)) == {'conv2', 'fc'}
+    assert look_behind(residual, names, torch.zeros(1, 3, 10, 10)).linear == {'conv2', 'fc', 'last'}
     chain = nn.Sequential(
         nn.Conv2d(3, 4, 1),  # feeds a layer
         nn.Conv2d(4, 4, 3),  # through a batch norm
         nn.BatchNorm2d(4),
         nn.Conv2d(4, 4, 1),  # through a nonlinearity
         nn.ReLU(),
-        nn.Conv2d(4, 2, 1),  # nothing behind it
+        nn.Conv2d(4, 2, 1),  # makes the output
     ).eval()
-    assert find_linear(chain, ['0', '1', '3', '5'], torch.zeros(1, 3, 10, 10)) == {'0', '1'}
+
+    def linear(names):
+        return look_behind(chain, names, torch.zeros(1, 3, 10, 10)).linear
+
+    assert linear(['0', '1', '3', '5']) == {'0', '1', '5'}
     with torch.no_grad():  # the ReLU is on for all channels but one, and off for that
         chain[3].bias.copy_(torch.tensor([-100.0, 100, 100, 100]))
-    assert '3' not in find_linear(chain, ['0', '1', '3', '5'], torch.zeros(1, 3, 10, 10))
-    assert find_linear(chain, ['0', '3', '5'], torch.zeros(1, 3, 10, 10)) == set()  # of these
+    assert '3' not in linear(['0', '1', '3', '5'])
+    assert linear(['0', '3', '5']) == {'5'}  # of these
+    with torch.no_grad():  # a channel that is constant tells nothing
+        chain[0].weight[1] = 0
+    assert linear(['0', '1']) == {'0'}
 
 
 def pairs_of(count: int, size: int = 10, std: float = 0.3) -> list:
@@ -177,7 +184,7 @@ def with_denoisers(model, **options):
 def test_one_pass_is_one_pass_a_layer(residual, keep_clean):
     """Each layer's moments written out, on the students that earlier layers make."""
     model = with_denoisers(residual)
-    streams = find_streams(model, list(denoisers(model)), torch.zeros(1, 3, 10, 10))
+    streams = look_behind(model, list(denoisers(model)), torch.zeros(1, 3, 10, 10)).streams
     pairs = pairs_of(3)
     PairPass(model, streams, keep_clean, 0.1, 0.5, max_tokens=None).run(pairs)
     solved = {name: d.weight.clone() for name, d in denoisers(model).items()}
@@ -334,7 +341,7 @@ def test_calibration_brings_the_output_back_and_fuses(residual):
 @torch.no_grad()
 def test_layers_are_chosen_by_the_output(residual, monkeypatch):
     """All of them, or those that shrink nothing in front of a nonlinearity."""
-    linear = ('stem', 'conv2', 'fc')
+    linear = ('stem', 'conv2', 'fc', 'last')
     for better in (linear, ('stem', 'conv1', 'conv2', 'fc', 'last')):
         model = with_denoisers(copy.deepcopy(residual))
 
@@ -345,7 +352,7 @@ def test_layers_are_chosen_by_the_output(residual, monkeypatch):
         monkeypatch.setattr('mmdenoiserep.calibration.measured.output_error', judged)
         report = calibrate_measured(model, pairs_of(4), pairs_of(5)[4:])
         assert report.chosen.layers == better
-        assert ('3 of 5 layers' in str(report)) == (better == linear)
+        assert ('4 of 5 layers' in str(report)) == (better == linear)
         assert [choice.layers for choice in report.tried[:3]].count(linear) == 1
         assert {n for n, d in denoisers(model).items() if d.weight.any()} == set(better)
 
@@ -439,7 +446,7 @@ class Strided(nn.Module):
 def test_a_strided_writer_is_solved_where_its_output_is(reach):
     torch.manual_seed(0)
     model = insert_denoisers(Strided().eval(), cascade=MEASURED, reach=reach)
-    streams = find_streams(model, list(denoisers(model)), torch.zeros(1, 3, 12, 12))
+    streams = look_behind(model, list(denoisers(model)), torch.zeros(1, 3, 12, 12)).streams
     assert set(streams) == {'shortcut'}
     pairs, held_back = pairs_of(8), pairs_of(10)[8:]
     before = output_error(model, denoisers(model), held_back)

@@ -12,7 +12,7 @@ from torch import nn
 from mmdenoiserep import calibrate, denoisers, fuse_denoisers, to_stock_config
 from mmdenoiserep.apis import to_measured_config
 from mmdenoiserep.calibration import Pair, PairPass
-from mmdenoiserep.calibration.measured import run_passes, streams_of
+from mmdenoiserep.calibration.measured import layers_behind, run_passes
 from mmdenoiserep.calibration.memory import images_at_once
 from mmdenoiserep.stock.model import build_model, preprocess, run_backbone
 from mmdenoiserep.training import (
@@ -198,7 +198,7 @@ def _measured_pass(case: Case, reach: str, batches: List[dict]):
             nn.init.zeros_(denoiser.weight)
 
     prepare()
-    streams = streams_of(model, modules, pairs[0].clean[:1])
+    streams, _ = layers_behind(model, modules, pairs[0].clean[:1])
     count = sum(len(pair.clean) for pair in pairs)
     at_once = images_at_once(model, pairs[0], count)
     return (lambda _: run_passes(PairPass(model, streams, 0.5, 0.01, 1.0), pairs, at_once)), prepare

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..conversion import denoisers
 from ..denoiser import Denoiser
-from ..network.streams import Stream, find_linear, find_streams
+from ..network.streams import Stream, look_behind
 from ..stock.model import backbone_of
 from .judge import OutputError, output_error
 from .memory import images_at_once
@@ -135,9 +135,7 @@ def calibrate_measured(
         raise ValueError('there are too few images: some are solved on and some held back')
     model.eval()
     example = held_back[0].clean[:1]
-    streams, linear = _agreed(
-        (streams_of(model, modules, example), linear_layers(model, modules, example))
-    )
+    streams, linear = _agreed(layers_behind(model, modules, example))
     stock = output_error(model, modules, held_back)
     progress(f'stock: {_spell(stock)}; {len(streams)} of {len(modules)} layers write to a stream')
     count = sum(len(pair.clean) for pair in pairs)
@@ -211,29 +209,25 @@ def run_passes(solver: PairPass, pairs: Sequence[Pair], images_per_pass: int) ->
         solver.run(part, more=i + 1 < len(parts))
 
 
-def streams_of(
+def layers_behind(
     model: nn.Module, modules: Dict[str, Denoiser], example: Tensor
-) -> Dict[str, Stream]:
-    """The streams of a model's backbone, by the names that its layers have in the model."""
-    prefix, names = _inside(model, modules)
-    return {
-        prefix + name: stream._replace(module=(prefix + stream.module).rstrip('.'))
-        for name, stream in find_streams(backbone_of(model), names, example).items()
-    }
+) -> Tuple[Dict[str, Stream], Tuple[str, ...]]:
+    """The streams that layers write to, and the layers that may be enough; () if all or none may.
 
-
-def linear_layers(
-    model: nn.Module, modules: Dict[str, Denoiser], example: Tensor
-) -> Tuple[str, ...]:
-    """The first layer and those behind which there is no nonlinearity; () if that is all or none.
-
-    What is shrunk is wrong for the nonlinearity behind it.
+    Those are the first and the ones behind which there is no nonlinearity: what is shrunk is wrong
+    for that. By the names that layers have in the model.
     """
-    prefix, names = _inside(model, modules)
-    linear = {prefix + name for name in find_linear(backbone_of(model), names, example)}
+    backbone = backbone_of(model)
+    prefix = next(f'{n}.' if n else '' for n, m in model.named_modules() if m is backbone)
+    names = [name[len(prefix) :] for name in modules if name.startswith(prefix)]
+    found = look_behind(backbone, names, example)
+    streams = {
+        prefix + name: stream._replace(module=(prefix + stream.module).rstrip('.'))
+        for name, stream in found.streams.items()
+    }
     first, *others = modules
-    chosen = (first, *(name for name in others if name in linear))
-    return chosen if 1 < len(chosen) < len(modules) else ()
+    linear = (first, *(name for name in others if name[len(prefix) :] in found.linear))
+    return streams, linear if 1 < len(linear) < len(modules) else ()
 
 
 def _agreed(value: Any) -> Any:
@@ -241,13 +235,6 @@ def _agreed(value: Any) -> Any:
     box = [value]
     broadcast_object_list(box)
     return box[0]
-
-
-def _inside(model: nn.Module, modules: Dict[str, Denoiser]) -> Tuple[str, List[str]]:
-    """What stands before the backbone's names in the model, and its layers' names in it."""
-    backbone = backbone_of(model)
-    prefix = next(f'{n}.' if n else '' for n, m in model.named_modules() if m is backbone)
-    return prefix, [name[len(prefix) :] for name in modules if name.startswith(prefix)]
 
 
 def _reset(modules: Dict[str, Denoiser]) -> None:

@@ -2,9 +2,9 @@
 
 A layer with output y writes to a stream u if some later feature is u + γ y + β, with γ and β
 constant for each channel (batch norm in evaluation, layer scale, or 1 and 0). There is no
-nonlinearity behind a layer if that holds, or if another layer's input is γ y + β. Found by looking,
-not by names: one forward pass on a random image, in which every input and output of a module is
-kept.
+nonlinearity behind a layer if that holds, or if another layer's input or the network's output is
+γ y + β. Found by looking, not by names: one forward pass on a random image, in which every input
+and output of a module is kept.
 """
 
 import copy
@@ -44,40 +44,34 @@ class _Seen(NamedTuple):
     value: Tensor
 
 
+class Behind(NamedTuple):
+    """What is behind layers.
+
+    Attributes:
+        streams (dict[str, Stream]): Of the layers that write to one.
+        linear (set[str]): The layers behind which there is no nonlinearity, these among them.
+    """
+
+    streams: Dict[str, Stream]
+    linear: Set[str]
+
+
 @torch.no_grad()
-def find_streams(
-    model: nn.Module, names: Sequence[str], example: Optional[Tensor] = None
-) -> Dict[str, Stream]:
-    """The layers that write to a residual stream.
+def look_behind(model: nn.Module, names: Sequence[str], example: Optional[Tensor] = None) -> Behind:
+    """Which layers write to a residual stream, and which have no nonlinearity behind them.
 
     Args:
         model (nn.Module): The network, called as ``model(example)``. Not changed.
         names (Sequence[str]): Layers to look at.
         example (Tensor, optional): An input that it accepts. By default images of several sizes are
             tried.
-
-    Returns:
-        dict[str, Stream]: By the name of the layer.
     """
     seen = _look(model, example)
-    streams = {name: _stream_of(name, model, seen) for name in names}
-    return {name: stream for name, stream in streams.items() if stream is not None}
-
-
-@torch.no_grad()
-def find_linear(
-    model: nn.Module, names: Sequence[str], example: Optional[Tensor] = None
-) -> Set[str]:
-    """The layers behind which there is no nonlinearity, those that write to a stream among them.
-
-    Arguments are those of :func:`find_streams`.
-    """
-    seen = _look(model, example)
-    return {
-        name
-        for name in names
-        if _stream_of(name, model, seen) is not None or _feeds(name, names, model, seen)
-    }
+    outputs = {n: y for n in names if (y := _output_of(n, model, seen)) is not None}
+    found = {name: _stream_of(y, seen) for name, y in outputs.items()}
+    streams = {name: stream for name, stream in found.items() if stream is not None}
+    linear = {n for n, y in outputs.items() if n in streams or _feeds(y, names, seen)}
+    return Behind(streams, linear)
 
 
 def _look(model: nn.Module, example: Optional[Tensor]) -> List[_Seen]:
@@ -109,8 +103,8 @@ def _watch(model: nn.Module, seen: List[_Seen]) -> list:
                 seen.append(_Seen(name, 'input', args[0].clone()))  # others work in place
 
         def after(_, args, output, name=name):
-            if isinstance(output, Tensor):
-                seen.append(_Seen(name, 'output', output.clone()))
+            features = output if isinstance(output, (tuple, list)) else [output]
+            seen.extend(_Seen(name, 'output', f.clone()) for f in features if isinstance(f, Tensor))
 
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
     return handles
@@ -142,12 +136,15 @@ class _Output(NamedTuple):
     def is_scaled_in(self, feature: Tensor) -> bool:
         """Whether a feature (K, C) is γ y + β in each channel: a ReLU leaves some as they are."""
         _, error, power = self._fit(feature)
-        return bool((power > 0).all() and (error < TOLERANCE**2 * power).all())
+        varies = self.centred.square().sum(0) > 0
+        return bool((error <= TOLERANCE**2 * power).all() and (power > 0)[varies].all())
 
     def _fit(self, feature: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """γ, what γ y + β leaves of a feature and its spread, as sums of squares: each (C,)."""
         rest = feature - feature.mean(0)
-        scale = (rest * self.centred).sum(0) / self.centred.square().sum(0)
+        power = self.centred.square().sum(0)
+        # A channel that is constant tells nothing of γ.
+        scale = torch.where(power > 0, (rest * self.centred).sum(0) / power, 1.0)
         return scale, (rest - scale * self.centred).square().sum(0), rest.square().sum(0)
 
 
@@ -167,15 +164,12 @@ def _output_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[_Outp
         return take_tokens(feature, channel_dim, index).double()
 
     centred = tokens(y) - tokens(y).mean(0)
-    if len(centred) < 3 or not (centred.square().sum(0) > 0).all():
+    if len(centred) < 3 or not centred.any():
         return None
     return _Output(begin, own[0], y.shape, tokens, centred)
 
 
-def _stream_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[Stream]:
-    y = _output_of(name, model, seen)
-    if y is None:
-        return None
+def _stream_of(y: _Output, seen: List[_Seen]) -> Optional[Stream]:
     earlier = [s for s in seen[max(0, y.begin - BACK) : y.begin] if s.value.shape == y.shape]
     later = [s for s in seen[y.end + 1 : y.end + 1 + AHEAD] if s.value.shape == y.shape]
     streams = [(s, y.tokens(s.value)) for s in reversed(earlier)]
@@ -189,11 +183,10 @@ def _stream_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[Strea
     return None
 
 
-def _feeds(name: str, names: Sequence[str], model: nn.Module, seen: List[_Seen]) -> bool:
-    """Whether another layer's input is a layer's output, up to constants of each channel."""
-    y = _output_of(name, model, seen)
-    if y is None:
-        return False
+def _feeds(y: _Output, names: Sequence[str], seen: List[_Seen]) -> bool:
+    """Whether another layer's input, or the network's output, is a layer's, up to constants of each
+    channel."""
     later = [s for s in seen[y.end + 1 : y.end + 1 + AHEAD] if s.value.shape == y.shape]
-    inputs = [s.value for s in later if s.side == 'input' and s.module in names]
+    inputs = [s.value for s in later if (s.module, s.side) == ('', 'output')]
+    inputs += [s.value for s in later if s.side == 'input' and s.module in names]
     return any(y.is_scaled_in(y.tokens(value)) for value in inputs)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .layers import is_denoisable, is_depthwise, unknown_layer_message
 from .probe import probe_calls
-from .streams import find_streams
+from .streams import look_behind
 
 #: The feed-forward layers of transformers, under the names that OpenMMLab, timm and torchvision
 #: give them. A name has to match in full, so SwinV2's ``cpb_mlp``, which sees coordinates and no
@@ -88,7 +88,8 @@ def _measured_layers(model: nn.Module, example: Optional[Tensor]) -> List[str]:
     calls = probe_calls(model, list(layers), example)
     tied = _shared_weights(model)
     names = [n for n in calls if layers[n].weight not in tied]
-    writers = {n for n in find_streams(model, names, example) if isinstance(layers[n], nn.Linear)}
+    streams = look_behind(model, names, example).streams
+    writers = {name for name in streams if isinstance(layers[name], nn.Linear)}
     if writers:
         stem = {n for n in names if isinstance(layers[n], nn.Conv2d) and calls[n].takes_model_input}
         names = [n for n in names if n in writers | stem]
