@@ -15,7 +15,8 @@ from .pairs import Pair
 class OutputError(NamedTuple):
     """Relative squared error of the backbone's output to the stock network's on the clean image.
 
-    The mean over the levels of ‖f̃ − f‖² / ‖f − mean f‖²: 1 is what the mean feature would give.
+    The mean over the levels of ‖f̃ − f‖² / (‖f̃ − mean f̃‖ ‖f − mean f‖). Relative to both: an error
+    relative to f alone is less where f̃ is shrunk, whatever is left of it.
     """
 
     degraded: float
@@ -47,8 +48,10 @@ def output_error(
             rows.append(
                 torch.stack([(a - b).double().square().sum() for a, b in zip(output, target)])
             )
+            rows.append(torch.stack([spread(f.double()) for f in output]))
         sums.append(torch.stack(rows))
-    total = torch.stack(sums).sum(0)  # (spread, degraded, clean) x levels
+    total = torch.stack(sums).sum(0)  # (spread, error, spread, error, spread) x levels
     all_reduce(total)
-    degraded, clean = (total[1:] / total[0].clamp_min(1e-30)).mean(1).tolist()
+    scale = (total[0] * total[2::2]).sqrt().clamp_min(1e-30)
+    degraded, clean = (total[1::2] / scale).mean(1).tolist()
     return OutputError(degraded, clean)

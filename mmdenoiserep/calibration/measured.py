@@ -18,9 +18,9 @@ from .pairs import Pair, PairPass
 RIDGES = ((0.01, 1.0), (0.1, 3.0))
 #: Strengths η of what was solved: A = I + η (A* − I).
 STRENGTHS = (1.0, 0.75, 0.5)
-#: What fewer layers must come to, as a share of the error with all: those gain more from the images
-#: that a trial leaves out.
-FEWER = 0.98
+#: What fewer layers, or restored variance, must come to, as a share of the error without: all
+#: layers gain more from the images that a trial leaves out.
+WORTH = 0.98
 #: Lines of the table of groups, at most.
 GROUPS = 4
 #: W_D by layer.
@@ -31,20 +31,32 @@ class NothingBetter(ValueError):
     """Nothing that was tried is better than the stock network."""
 
 
-class Choice(NamedTuple):
-    """A pass, and what it came to on pairs that were held back.
+class Plan(NamedTuple):
+    """What is solved, and how.
 
     Attributes:
         ridge (float): Of layers that are solved by their own input.
         stream_ridge (float): Of layers that write to a stream.
-        layers (tuple[str]): Those that were solved.
-        strength (float): η.
-        error (OutputError): What it came to.
+        layers (tuple[str]): Those that are solved.
+        restored (bool): Whether the former get back the variance that least squares take.
     """
 
     ridge: float
     stream_ridge: float
     layers: Tuple[str, ...]
+    restored: bool
+
+
+class Choice(NamedTuple):
+    """A solution, and what it came to on pairs that were held back.
+
+    Attributes:
+        plan (Plan): What was solved.
+        strength (float): η.
+        error (OutputError): What it came to.
+    """
+
+    plan: Plan
     strength: float
     error: OutputError
 
@@ -73,11 +85,14 @@ class MeasuredReport(NamedTuple):
             f'{"layers up to":<{width}}  denoisers  degraded  clean',
         ]
         lines += [f'{n:<{width}}  {k:>9}  {e.degraded:>8.3f}  {e.clean:>5.3f}' for n, k, e in rows]
-        count, most = len(self.chosen.layers), max(len(c.layers) for c in self.tried)
+        plan = self.chosen.plan
+        count, most = len(plan.layers), max(len(choice.plan.layers) for choice in self.tried)
         if count < most:
             lines.append(
                 f'{count} of {most} layers: the first, and those with no nonlinearity behind them'
             )
+        if plan.restored:
+            lines.append('variance restored in layers that are solved by their own input')
         if self.chosen.strength != 1:
             lines.append(f'strength {self.chosen.strength} of what was solved')
         return '\n'.join(lines)
@@ -99,9 +114,10 @@ def calibrate_measured(
 ) -> MeasuredReport:
     """Set the denoisers of a model so that it sees degraded images as the stock network sees clean.
 
-    Ridge, layers (all, or the first and those behind which there is no nonlinearity) and strength
-    are chosen by the error of the backbone's output on pairs that were held back: a layer's own
-    error does not tell what a network makes of it. No label is used.
+    Ridge, layers (all, or the first and those behind which there is no nonlinearity), whether their
+    variance is restored, and strength are chosen by the error of the backbone's output on pairs
+    that were held back: a layer's own error does not tell what a network makes of it. No label is
+    used.
 
     Args:
         model (nn.Module): With denoisers of measured noise, all zero. Changed in place.
@@ -147,44 +163,43 @@ def calibrate_measured(
         progress(f'{images_per_pass} of {count} images in a pass')
     tried: List[Choice] = []
 
-    def solve(some: Sequence[Pair], ridge: Tuple[float, float], names: Tuple[str, ...]) -> Solution:
+    def solve(some: Sequence[Pair], plan: Plan) -> Solution:
         _reset(modules)
-        solver = PairPass(model, streams, keep_clean, *ridge, max_tokens, method, seed, names)
+        names, restored = plan.layers, plan.restored
+        ridge = plan.ridge, plan.stream_ridge
+        solver = PairPass(
+            model, streams, keep_clean, *ridge, max_tokens, method, seed, names, restored
+        )
         run_passes(solver, some, images_per_pass)
         return {name: modules[name].weight.clone() for name in names}
 
-    def judge(ridge: Tuple[float, float], names: Tuple[str, ...], strength: float) -> Choice:
-        choice = Choice(*ridge, names, strength, output_error(model, modules, held_back))
-        tried.append(choice)
-        text = f'ridge {ridge[0]:g}, of streams {ridge[1]:g}, strength {strength:g}'
-        progress(f'{len(names)} layers, {text}: {_spell(choice.error)}')
-        return choice
+    def judge(plan: Plan, solved: Solution) -> Choice:
+        """The best strength."""
+        choices = []
+        for strength in strengths:
+            _set(modules, solved, strength)
+            choices.append(Choice(plan, strength, output_error(model, modules, held_back)))
+        tried.extend(choices)
+        best = min(choices, key=total)
+        progress(f'{_spell_plan(plan)}, strength {best.strength:g}: {_spell(best.error)}')
+        return best
 
     def total(choice: Choice) -> float:
         return choice.error.total(keep_clean)
 
-    # Ridge and layers are chosen on some of the images.
+    # What is solved, and how, is chosen on some of the images.
     few = pairs[: max(1, len(pairs) // 4)]
 
-    def trial(ridge: Tuple[float, float], names: Tuple[str, ...]) -> Choice:
-        solve(few, ridge, names)
-        return judge(ridge, names, 1.0)
+    def trial(plan: Plan) -> Choice:
+        return judge(plan, solve(few, plan))
 
-    every = tuple(modules)
-    trials = []
-    if len(ridges) > 1 or linear:
-        trials = [trial(ridge, every) for ridge in ridges]
-    best = min(trials, key=total) if trials else None
-    ridge = best[:2] if best else ridges[0]
-    names = every
-    if best and linear and total(trial(ridge, linear)) < FEWER * total(best):
-        names = linear
-    solved = solve(pairs, ridge, names)
-    choices = []
-    for strength in strengths:
-        _set(modules, solved, strength)
-        choices.append(judge(ridge, names, strength))
-    chosen = min(choices, key=total)
+    best = min((trial(Plan(*ridge, tuple(modules), False)) for ridge in ridges), key=total)
+    if linear:
+        best = _worth(best, trial(best.plan._replace(layers=linear)), keep_clean)
+    if method == 'pairs' and set(best.plan.layers) - set(streams):
+        best = _worth(best, trial(best.plan._replace(restored=True)), keep_clean)
+    solved = solve(pairs, best.plan)
+    chosen = judge(best.plan, solved)
     _reset(modules)
     if not total(chosen) < stock.total(keep_clean):
         raise NothingBetter(
@@ -192,7 +207,7 @@ def calibrate_measured(
             f'{_spell(stock)} without, {_spell(chosen.error)} with denoisers'
         )
     groups = []
-    parts = _groups(names)
+    parts = _groups(chosen.plan.layers)
     for i, part in enumerate(parts):
         _set(modules, {name: solved[name] for name in part}, chosen.strength)
         last = i + 1 == len(parts)  # what was chosen
@@ -251,6 +266,18 @@ def _groups(names: Sequence[str]) -> List[Sequence[str]]:
     """Consecutive layers of about equal number."""
     size = -(-len(names) // GROUPS)
     return [names[i : i + size] for i in range(0, len(names), size)]
+
+
+def _worth(choice: Choice, other: Choice, keep_clean: float) -> Choice:
+    """The other one if it is clearly better."""
+    limit = WORTH * choice.error.total(keep_clean)
+    return other if other.error.total(keep_clean) < limit else choice
+
+
+def _spell_plan(plan: Plan) -> str:
+    restored = ', variance restored' if plan.restored else ''
+    ridges = f'ridge {plan.ridge:g}, of streams {plan.stream_ridge:g}'
+    return f'{len(plan.layers)} layers, {ridges}{restored}'
 
 
 def _spell(error: OutputError) -> str:

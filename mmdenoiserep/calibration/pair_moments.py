@@ -9,6 +9,8 @@ from torch import Tensor
 
 #: Tokens that are multiplied at a time, in float32, before they are added in float64.
 BLOCK = 4096
+#: Most that a standard deviation is raised by; ridge of the constant that stands for a bias.
+LARGEST, CONSTANT = 3.0, 1e-3
 
 
 class PairMoments:
@@ -28,6 +30,8 @@ class PairMoments:
         self.gram = torch.zeros(groups, width, width, dtype=torch.float64, device=device)
         self.cross = torch.zeros(groups, rows, width, dtype=torch.float64, device=device)
         self.weight = torch.zeros((), dtype=torch.float64, device=device)
+        #: Sums of z̃, and where g = z − z̃ of z and z².
+        self.sums = torch.zeros(3, groups, width, dtype=torch.float64, device=device)
         self._waiting: List[Tuple[Tensor, Tensor, float]] = []
 
     def add(self, z: Tensor, gain: Tensor, weight: float) -> None:
@@ -51,6 +55,10 @@ class PairMoments:
             )
             self.gram += weighted.transpose(1, 2) @ a
             self.cross += b.transpose(1, 2) @ weighted
+            self.sums[0] += weighted.sum(1)
+            if a.shape == b.shape:
+                self.sums[1] += (part[2] * (a + b)).sum(1)
+                self.sums[2] += (part[2] * (a + b).square()).sum(1)
         self.weight += weights.double().sum()
 
     def add_unpaired(self, z: Tensor, z_student: Tensor) -> None:
@@ -68,7 +76,7 @@ class PairMoments:
         if not is_distributed():
             return self
         out = copy.deepcopy(self)
-        for total in (out.gram, out.cross, out.weight):
+        for total in (out.gram, out.cross, out.sums, out.weight):
             all_reduce(total)
         return out
 
@@ -84,6 +92,28 @@ class PairMoments:
         factor = torch.linalg.cholesky(_with_ridge(self.gram / self.weight, ridge))
         solution = torch.cholesky_solve(self.cross.transpose(1, 2), factor)
         return solution.transpose(1, 2).div_(self.weight)
+
+    def with_variance(self, change: Tensor) -> Tensor:
+        r"""A − I with which each entry of A z̃ varies as much as that of z: least squares shrink it.
+
+        :math:`A' = D A + (\mu - D A \tilde\mu) v^T`, D the ratio of the standard deviations of z
+        and A z̃ (1 to 3), μ and μ̃ the means of z and z̃, and :math:`v^T \tilde z \approx 1` the
+        constant that there is no bias for.
+
+        Args:
+            change (Tensor): A − I, (G, width, width), float64.
+        """
+        moment = self.gram / self.weight
+        mean_student, mean, power = (self.sums / self.weight).unsqueeze(-1)  # (G, width, 1)
+        A = change + torch.eye(change.shape[-1]).to(change)
+        predicted = A @ mean_student
+        spread = (A @ moment * A).sum(-1, keepdim=True) - predicted.square()
+        ratio = (power - mean.square()) / spread.clamp_min(1e-12)
+        ratio = ratio.clamp(1, LARGEST**2).sqrt()
+        factor = torch.linalg.cholesky(_with_ridge(moment, CONSTANT))
+        constant = torch.cholesky_solve(mean_student, factor)
+        offset = mean - ratio * predicted
+        return ratio * A + offset @ constant.transpose(1, 2) - (A - change)
 
     def transport(self, ridge: float) -> Tensor:
         r"""A − I of the optimal transport map between the two Gaussians: no pairs are needed.

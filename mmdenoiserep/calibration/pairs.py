@@ -63,6 +63,8 @@ class PairPass:
         seed (int): Draws tokens.
         names (Sequence[str], optional): Layers to solve; the others' denoisers stay as they are.
             Defaults to all.
+        restore_variance (bool): Whether layers whose target is their own input get the variance
+            back that least squares take. Defaults to False.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class PairPass:
         method: str = 'pairs',
         seed: int = 0,
         names: Optional[Sequence[str]] = None,
+        restore_variance: bool = False,
     ) -> None:
         self.model = model
         self.modules = denoisers(model)
@@ -93,6 +96,7 @@ class PairPass:
         self.stream_ridge = stream_ridge
         self.max_tokens = max_tokens
         self.method = method
+        self.restore_variance = restore_variance
         self.generator = torch.Generator().manual_seed(seed)
         self._seen: Dict[Tuple[int, str], Tensor] = {}
         self._moments: Dict[str, PairMoments] = {}
@@ -216,7 +220,8 @@ class PairPass:
         if self.method == 'transport':
             return moments.transport(self.ridge)
         if stream is None:
-            return moments.regress(self.ridge)
+            change = moments.regress(self.ridge)
+            return moments.with_variance(change) if self.restore_variance else change
         # W' = W + S as W A: exact where the weight has full row rank.
         written = moments.regress(self.stream_ridge)
         return torch.linalg.pinv(flat.double(), rtol=RANK) @ written
