@@ -18,7 +18,7 @@ from .pairs import Pair, PairPass
 RIDGES = ((0.01, 1.0), (0.1, 3.0))
 #: Strengths η of what was solved: A = I + η (A* − I).
 STRENGTHS = (1.0, 0.75, 0.5)
-#: What fewer layers, or restored variance, must come to, as a share of the error without: all
+#: What fewer layers, or restored variance, must come to, as a share of the least error so far: all
 #: layers gain more from the images that a trial leaves out.
 WORTH = 0.98
 #: Lines of the table of groups, at most.
@@ -193,11 +193,15 @@ def calibrate_measured(
     def trial(plan: Plan) -> Choice:
         return judge(plan, solve(few, plan))
 
-    best = min((trial(Plan(*ridge, tuple(modules), False)) for ridge in ridges), key=total)
-    if linear:
-        best = _worth(best, trial(best.plan._replace(layers=linear)), keep_clean)
-    if method == 'pairs' and set(best.plan.layers) - set(streams):
-        best = _worth(best, trial(best.plan._replace(restored=True)), keep_clean)
+    every = tuple(modules)
+    best = min((trial(Plan(*ridge, every, False)) for ridge in ridges), key=total)
+    others = [(linear, False)] if linear else []
+    if method == 'pairs':  # with which there is nothing to restore where all write to a stream
+        others += [(names, True) for names in (linear, every) if set(names) - set(streams)]
+    for layers, restored in others:
+        other = trial(best.plan._replace(layers=layers, restored=restored))
+        if total(other) < WORTH * total(best):
+            best = other
     solved = solve(pairs, best.plan)
     chosen = judge(best.plan, solved)
     _reset(modules)
@@ -266,12 +270,6 @@ def _groups(names: Sequence[str]) -> List[Sequence[str]]:
     """Consecutive layers of about equal number."""
     size = -(-len(names) // GROUPS)
     return [names[i : i + size] for i in range(0, len(names), size)]
-
-
-def _worth(choice: Choice, other: Choice, keep_clean: float) -> Choice:
-    """The other one if it is clearly better."""
-    limit = WORTH * choice.error.total(keep_clean)
-    return other if other.error.total(keep_clean) < limit else choice
 
 
 def _spell_plan(plan: Plan) -> str:
