@@ -362,7 +362,7 @@ def test_variance_that_least_squares_took_is_given_back():
     torch.manual_seed(0)
     z = F.relu(torch.randn(4000, 2, 8, dtype=torch.float64) + torch.linspace(0, 1, 8))
     z_student = F.relu(z + 0.8 * torch.randn_like(z))
-    moments = PairMoments(2, 8, 8, z.device)
+    moments = PairMoments(2, 8, 8, z.device, means=True)
     moments.add(z_student.flatten(1), (z - z_student).flatten(1), 0.7)
     moments = moments.merged()
     shrunk = moments.regress(0.01)

@@ -199,6 +199,8 @@ def calibrate_measured(
     if method == 'pairs':  # with which there is nothing to restore where all write to a stream
         others += [(names, True) for names in (linear, every) if set(names) - set(streams)]
     for layers, restored in others:
+        if layers == every and best.plan.layers != every:
+            break  # fewer are better
         other = trial(best.plan._replace(layers=layers, restored=restored))
         if total(other) < WORTH * total(best):
             best = other

@@ -24,13 +24,18 @@ class PairMoments:
         width (int): Entries of z in a group.
         rows (int): Entries of g in a group.
         device (torch.device): Where the sums are.
+        means (bool): Whether first moments are summed, too, for :meth:`with_variance`; g is z − z̃
+            then. Defaults to False: for depthwise layers they take as long as the second ones.
     """
 
-    def __init__(self, groups: int, width: int, rows: int, device: torch.device) -> None:
+    def __init__(
+        self, groups: int, width: int, rows: int, device: torch.device, means: bool = False
+    ) -> None:
         self.gram = torch.zeros(groups, width, width, dtype=torch.float64, device=device)
         self.cross = torch.zeros(groups, rows, width, dtype=torch.float64, device=device)
         self.weight = torch.zeros((), dtype=torch.float64, device=device)
-        #: Sums of z̃, and where g = z − z̃ of z and z².
+        self.means = means
+        #: Sums of z̃, z and z².
         self.sums = torch.zeros(3, groups, width, dtype=torch.float64, device=device)
         self._waiting: List[Tuple[Tensor, Tensor, float]] = []
 
@@ -55,8 +60,8 @@ class PairMoments:
             )
             self.gram += weighted.transpose(1, 2) @ a
             self.cross += b.transpose(1, 2) @ weighted
-            self.sums[0] += weighted.sum(1)
-            if a.shape == b.shape:
+            if self.means:
+                self.sums[0] += weighted.sum(1)
                 self.sums[1] += (part[2] * (a + b)).sum(1)
                 self.sums[2] += (part[2] * (a + b).square()).sum(1)
         self.weight += weights.double().sum()

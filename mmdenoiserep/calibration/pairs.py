@@ -172,7 +172,8 @@ class PairPass:
         groups, width, _ = denoiser.weight.shape
         flat = self._stock_weight(name).reshape(groups, -1, width)
         rows = width if stream is None else flat.shape[1]
-        moments = self._moments.get(name) or PairMoments(groups, width, rows, flat.device)
+        means = self.restore_variance and stream is None
+        moments = self._moments.get(name) or PairMoments(groups, width, rows, flat.device, means)
         # Positions are those of the output where it matters, else of the input.
         of_output = denoiser.spatial or stream is not None
         conv = layer if of_output and isinstance(layer, nn.Conv2d) else None
@@ -221,7 +222,7 @@ class PairPass:
             return moments.transport(self.ridge)
         if stream is None:
             change = moments.regress(self.ridge)
-            return moments.with_variance(change) if self.restore_variance else change
+            return moments.with_variance(change) if moments.means else change
         # W' = W + S as W A: exact where the weight has full row rank.
         written = moments.regress(self.stream_ridge)
         return torch.linalg.pinv(flat.double(), rtol=RANK) @ written
