@@ -9,7 +9,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 PAGE = Path(__file__).parent / 'deployment.md'
 OUT = Path(__file__).parent / 'study' / 'deployment.png'
-#: The rows of the table of all models, and how tables of one model begin theirs.
+#: The rows of the table of all models, and how rows in the table of one model begin.
 ARMS = {
     'batch norm statistics': 'batch norm',
     'non-local means in front': 'non-local means',
@@ -19,6 +19,7 @@ ARMS = {
     'closed form, κ 0.8': 'closed form, κ 0.8',
     'output-matched': 'output-matched$',
     'output-matched, κ 0.8': 'output-matched, κ 0.8',
+    'output-matched ×4, κ 0.8': 'output-matched ×4, κ 0.8',
     'output-matched from stock': 'output-matched from stock',
     'fine-tuning with labels': 'fine-tuning with labels',
 }
@@ -43,7 +44,7 @@ class Arm(NamedTuple):
 
 
 def tables(page: str) -> Dict[str, List[Arm]]:
-    """By model, the arms under Gaussian noise alone."""
+    """By model, the arms under Gaussian noise alone; of those with one name the first."""
     found: Dict[str, List[Arm]] = {}
     model, header = '', []
     for line in page.splitlines():
@@ -62,8 +63,11 @@ def tables(page: str) -> Dict[str, List[Arm]]:
                 key = header[0] or model
                 minutes = float(row['minutes']) if row['minutes'] else None
                 numbers = tuple(float(number) for number in share)
-                arm = Arm(cells[0], row['to stock'], numbers, minutes, row['labels'] == 'yes')
-                found.setdefault(key, []).append(arm)
+                name = re.sub(r'\*\*|,? latency.*| \(.*?\)', '', cells[0])
+                arm = Arm(name, row['to stock'], numbers, minutes, row['labels'] == 'yes')
+                arms = found.setdefault(key, [])
+                if name not in [known.name for known in arms]:
+                    arms.append(arm)
     return found
 
 

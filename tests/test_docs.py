@@ -224,6 +224,13 @@ def test_files_that_are_named_exist(path):
         assert 'my_' in name or any(ROOT.glob(name.rstrip('/'))), name
 
 
+def test_the_table_of_all_models_is_that_of_their_tables():
+    page = (ROOT / 'docs' / 'deployment.md').read_text(encoding='utf-8')
+    draw = runpy.run_path(str(ROOT / 'docs' / 'draw_deployment.py'))
+    table = draw['overview'](draw['tables'](page))
+    assert table in page, f'docs/deployment.md has another table than this:\n{table}'
+
+
 def test_every_page_is_in_the_index():
     index = prose(ROOT / 'docs' / 'index.md')
     pages = {path.name for path in (ROOT / 'docs').glob('*.*') if path.suffix in ('.md', '.rst')}

@@ -173,10 +173,10 @@ def calibrate_measured(
         run_passes(solver, some, images_per_pass)
         return {name: modules[name].weight.clone() for name in names}
 
-    def judge(plan: Plan, solved: Solution) -> Choice:
+    def judge(plan: Plan, solved: Solution, candidates: Sequence[float]) -> Choice:
         """The best strength."""
         choices = []
-        for strength in strengths:
+        for strength in candidates:
             _set(modules, solved, strength)
             choices.append(Choice(plan, strength, output_error(model, modules, held_back)))
         tried.extend(choices)
@@ -191,7 +191,7 @@ def calibrate_measured(
     few = pairs[: max(1, len(pairs) // 4)]
 
     def trial(plan: Plan) -> Choice:
-        return judge(plan, solve(few, plan))
+        return judge(plan, solve(few, plan), sorted({strengths[0], strengths[-1]}))
 
     every = tuple(modules)
     best = min((trial(Plan(*ridge, every, False)) for ridge in ridges), key=total)
@@ -205,7 +205,7 @@ def calibrate_measured(
         if total(other) < WORTH * total(best):
             best = other
     solved = solve(pairs, best.plan)
-    chosen = judge(best.plan, solved)
+    chosen = judge(best.plan, solved, strengths)
     _reset(modules)
     if not total(chosen) < stock.total(keep_clean):
         raise NothingBetter(
