@@ -3,3 +3,4 @@
 _base_ = './_base_150_iterations.py'
 model = '../baselines/fcn_r18_camvid.py'
 checkpoint = 'work_dirs/fcn_r18_camvid/iter_1800.pth'
+arms = {'closed form, κ 0.9': dict(kind='measured', options=dict(keep_clean=0.9))}
