@@ -196,8 +196,8 @@ def calibrate_measured(
     every = tuple(modules)
     best = min((trial(Plan(*ridge, every, False)) for ridge in ridges), key=total)
     others = [(linear, False)] if linear else []
-    if method == 'pairs':  # with which there is nothing to restore where all write to a stream
-        others += [(names, True) for names in (linear, every) if set(names) - set(streams)]
+    if method == 'pairs':  # nothing is shrunk by writers to a stream, and by a stem hardly anything
+        others += [(names, True) for names in (linear, every) if set(names[1:]) - set(streams)]
     for layers, restored in others:
         if layers == every and best.plan.layers != every:
             break  # fewer are better
