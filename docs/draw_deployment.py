@@ -17,6 +17,7 @@ ARMS = {
     'transport, without pairs': 'transport',
     'closed form': 'closed form$',
     'closed form, κ 0.8': 'closed form, κ 0.8',
+    'closed form, κ 0.9': 'closed form, κ 0.9',
     'output-matched': 'output-matched$',
     'output-matched, κ 0.8': 'output-matched, κ 0.8',
     'output-matched ×4, κ 0.8': 'output-matched ×4, κ 0.8',
