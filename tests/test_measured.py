@@ -357,6 +357,31 @@ def test_layers_are_chosen_by_the_output(residual, monkeypatch):
         assert {n for n, d in denoisers(model).items() if d.weight.any()} == set(better)
 
 
+@pytest.mark.parametrize('better', [False, True])
+@torch.no_grad()
+def test_variance_is_restored_where_the_output_says_so(residual, monkeypatch, better):
+    """Of layers that are solved by their own input, and only where it is clearly better."""
+    model = with_denoisers(residual)
+    restored = []
+
+    def mark(moments, change):
+        restored.append(change)
+        return change + 100 * torch.eye(change.shape[-1])
+
+    def judged(model, modules, pairs):
+        marked = any(d.weight.abs().max() > 40 for d in modules.values())
+        solved = any(d.weight.any() for d in modules.values())
+        return OutputError((0.1 if better else 0.199) if marked else 0.2 if solved else 1.0, 0.0)
+
+    monkeypatch.setattr(PairMoments, 'with_variance', mark)
+    monkeypatch.setattr('mmdenoiserep.calibration.measured.output_error', judged)
+    report = calibrate_measured(model, pairs_of(4), pairs_of(5)[4:])
+    assert report.chosen.plan.restored == better
+    assert ('variance restored' in str(report)) == better
+    # Of stem and last, then of stem, conv1 and last, or again of the former: never of conv2 and fc.
+    assert len(restored) == (2 + 2 if better else 2 + 3)
+
+
 def test_variance_that_least_squares_took_is_given_back():
     """Of features as they are behind a ReLU: with a mean, and of which a bias must be made."""
     torch.manual_seed(0)
