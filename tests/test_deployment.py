@@ -37,7 +37,11 @@ ARMS = {
         grid=dict(keep_clean=[0.1, 0.5]),
     ),
     'mixture': dict(kind='measured', options=dict(num_images=12), noises=NOISES),
-    'matched': dict(kind='matched', options=dict(init='zero', calibration_images=12)),
+    'matched': dict(
+        kind='matched',
+        options=dict(init='zero', calibration_images=12, keep_clean=0.0),
+        config={LR: 1e-5},
+    ),
     'continued': dict(kind='continued', grid={LR: [1e-4, 1e-3]}),
 }
 STUDY = dict(
