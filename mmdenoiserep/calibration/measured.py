@@ -165,13 +165,20 @@ def calibrate_measured(
 
     def solve(some: Sequence[Pair], plan: Plan) -> Solution:
         _reset(modules)
-        names, restored = plan.layers, plan.restored
-        ridge = plan.ridge, plan.stream_ridge
         solver = PairPass(
-            model, streams, keep_clean, *ridge, max_tokens, method, seed, names, restored
+            model,
+            streams,
+            keep_clean,
+            plan.ridge,
+            plan.stream_ridge,
+            max_tokens,
+            method,
+            seed,
+            names=plan.layers,
+            restore_variance=plan.restored,
         )
         run_passes(solver, some, images_per_pass)
-        return {name: modules[name].weight.clone() for name in names}
+        return {name: modules[name].weight.clone() for name in plan.layers}
 
     def judge(plan: Plan, solved: Solution, candidates: Sequence[float]) -> Choice:
         """The best strength."""

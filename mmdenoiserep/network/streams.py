@@ -136,7 +136,7 @@ class _Output(NamedTuple):
     def is_scaled_in(self, feature: Tensor) -> bool:
         """Whether a feature (K, C) is γ y + β in each channel: a ReLU leaves some as they are."""
         _, error, power = self._fit(feature)
-        varies = self.centred.square().sum(0) > 0
+        varies = self.centred.any(0)
         return bool((error <= TOLERANCE**2 * power).all() and (power > 0)[varies].all())
 
     def _fit(self, feature: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
