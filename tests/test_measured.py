@@ -339,6 +339,26 @@ def test_calibration_brings_the_output_back_and_fuses(residual):
 
 
 @torch.no_grad()
+def test_the_output_is_judged_by_amplitude_and_by_direction():
+    """Of channels of a map: the mean of 1 − cos over positions does not see an amplitude."""
+    model = with_denoisers(nn.Sequential(nn.Conv2d(3, 4, 1, bias=False)), targets=['0'])
+    (pair,) = pairs_of(1)
+    f, degraded = model(pair.clean), model(pair.degraded)
+    error = output_error(model, denoisers(model), [pair])
+    assert error.clean == pytest.approx(0, abs=1e-12)
+    cosine = (f * degraded).sum(1) / (f.norm(dim=1) * degraded.norm(dim=1))
+    assert error.turned == pytest.approx(float((1 - cosine).mean()), rel=1e-5)
+    spreads = [(x - x.mean((0, 2, 3), keepdim=True)).norm() for x in (f, degraded)]
+    expected = (f - degraded).square().sum() / (spreads[0] * spreads[1])
+    assert error.degraded == pytest.approx(float(expected), rel=1e-5)
+    # A = 2 I doubles the student's output and not the teacher's.
+    denoisers(model)['0'].weight.copy_(-torch.eye(3))
+    doubled = output_error(model, denoisers(model), [pair])
+    assert doubled.turned == pytest.approx(error.turned, rel=1e-5)
+    assert doubled.clean == pytest.approx(0.5 * float((f / spreads[0]).square().sum()), rel=1e-5)
+
+
+@torch.no_grad()
 def test_layers_are_chosen_by_the_output(residual, monkeypatch):
     """All of them, or those that shrink nothing in front of a nonlinearity."""
     linear = ('stem', 'conv2', 'fc', 'last')
@@ -358,10 +378,14 @@ def test_layers_are_chosen_by_the_output(residual, monkeypatch):
         assert {n for n, d in denoisers(model).items() if d.weight.any()} == set(better)
 
 
-@pytest.mark.parametrize('better', [False, True])
+@pytest.mark.parametrize(
+    'error, turned, better', [(0.1, 0.3, True), (0.199, 0.3, False), (0.1, 0.31, False)]
+)
 @torch.no_grad()
-def test_variance_is_restored_where_the_output_says_so(residual, monkeypatch, better):
-    """Of layers that are solved by their own input, and only where it is clearly better."""
+def test_variance_is_restored_where_the_output_says_so(
+    residual, monkeypatch, error, turned, better
+):
+    """Of layers that are solved by their own input, where it is better and turns nothing."""
     model = with_denoisers(residual)
     restored = []
 
@@ -372,7 +396,9 @@ def test_variance_is_restored_where_the_output_says_so(residual, monkeypatch, be
     def judged(model, modules, pairs):
         marked = any(d.weight.abs().max() > 40 for d in modules.values())
         solved = any(d.weight.any() for d in modules.values())
-        return OutputError((0.1 if better else 0.199) if marked else 0.2 if solved else 1.0, 0.0)
+        if marked:
+            return OutputError(error, 0.0, turned)
+        return OutputError(0.2 if solved else 1.0, 0.0, 0.3)
 
     monkeypatch.setattr(PairMoments, 'with_variance', mark)
     monkeypatch.setattr('mmdenoiserep.calibration.measured.output_error', judged)
@@ -381,6 +407,26 @@ def test_variance_is_restored_where_the_output_says_so(residual, monkeypatch, be
     assert ('variance restored' in str(report)) == better
     # Of stem and last, then of stem, conv1 and last, or again of the former: never of conv2 and fc.
     assert len(restored) == (2 + 2 if better else 2 + 3)
+
+
+@pytest.mark.parametrize('error, chosen', [(0.1, 0.5), (0.199, 1)])
+@torch.no_grad()
+def test_less_strength_must_be_clearly_better(residual, monkeypatch, error, chosen):
+    strengths = [0]
+
+    def put(modules, solved, strength):
+        strengths.append(strength)
+        for name, weight in solved.items():
+            modules[name].weight.copy_(strength * weight)
+
+    def judged(model, modules, pairs):
+        solved = any(d.weight.any() for d in modules.values())
+        return OutputError((error if strengths[-1] == 0.5 else 0.2) if solved else 1.0, 0.0)
+
+    monkeypatch.setattr('mmdenoiserep.calibration.measured._set', put)
+    monkeypatch.setattr('mmdenoiserep.calibration.measured.output_error', judged)
+    report = calibrate_measured(with_denoisers(residual), pairs_of(4), pairs_of(5)[4:])
+    assert report.chosen.strength == chosen
 
 
 def test_variance_that_least_squares_took_is_given_back():

@@ -3,6 +3,7 @@
 from typing import Dict, List, NamedTuple, Sequence
 
 import torch
+import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
@@ -17,10 +18,17 @@ class OutputError(NamedTuple):
 
     The mean over the levels of ‖f̃ − f‖² / (‖f̃ − mean f̃‖ ‖f − mean f‖). Relative to both: an error
     relative to f alone is less where f̃ is shrunk, whatever is left of it.
+
+    Attributes:
+        degraded (float): Of the degraded images.
+        clean (float): Of the clean ones.
+        turned (float): Of the degraded images, the mean over levels and positions of
+            1 − cos(f̃, f): what is wrong whatever the amplitude.
     """
 
     degraded: float
     clean: float
+    turned: float = 0.0
 
     def total(self, keep_clean: float) -> float:
         """Both, with the share κ of the clean images."""
@@ -42,16 +50,25 @@ def output_error(
     for pair in pairs:
         with stock_weights(modules):
             target = tensors_in(run_backbone(model, pair.clean, pair.data_samples))
-        rows = [torch.stack([spread(f.double()) for f in target])]
-        for inputs in (pair.degraded, pair.clean):
-            output = tensors_in(run_backbone(model, inputs, pair.data_samples))
-            rows.append(
-                torch.stack([(a - b).double().square().sum() for a, b in zip(output, target)])
-            )
-            rows.append(torch.stack([spread(f.double()) for f in output]))
-        sums.append(torch.stack(rows))
-    total = torch.stack(sums).sum(0)  # (spread, error, spread, error, spread) x levels
+        outputs = (
+            tensors_in(run_backbone(model, inputs, pair.data_samples))
+            for inputs in (pair.degraded, pair.clean)
+        )
+        levels = [_measure(*features) for features in zip(target, *outputs)]
+        sums.append(torch.stack(levels, 1))
+    total = torch.stack(sums).sum(0)
     all_reduce(total)
-    scale = (total[0] * total[2::2]).sqrt().clamp_min(1e-30)
-    degraded, clean = (total[1::2] / scale).mean(1).tolist()
-    return OutputError(degraded, clean)
+    spreads, spread_outputs, errors = total[0], total[1:3], total[3:5]
+    scale = (spreads * spread_outputs).sqrt().clamp_min(1e-30)
+    degraded, clean = (errors / scale).mean(1).tolist()
+    return OutputError(degraded, clean, float((total[5] / total[6]).mean()))
+
+
+def _measure(f: Tensor, degraded: Tensor, clean: Tensor) -> Tensor:
+    """Three spreads, two squared errors, 1 − cos of the degraded, and positions: sums, (7,)."""
+    f, degraded, clean = f.double(), degraded.double(), clean.double()
+    spreads = [spread(feature) for feature in (f, degraded, clean)]
+    errors = [(feature - f).square().sum() for feature in (degraded, clean)]
+    cosine = F.cosine_similarity(degraded, f, dim=1 if f.ndim == 4 else -1)
+    positions = torch.full_like(spreads[0], cosine.numel())
+    return torch.stack([*spreads, *errors, (1 - cosine).sum(), positions])

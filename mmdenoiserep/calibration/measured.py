@@ -1,6 +1,6 @@
 """Calibration on measured noise: solve, judge at the output, keep what is better than stock."""
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from mmengine.dist import all_reduce, broadcast_object_list
@@ -16,10 +16,11 @@ from .pairs import Pair, PairPass
 
 #: Ridges of layers that are solved by their own input, and of those that write to a stream.
 RIDGES = ((0.01, 1.0), (0.1, 3.0))
-#: Strengths η of what was solved: A = I + η (A* − I).
+#: Strengths η of what was solved, A = I + η (A* − I); the first is preferred.
 STRENGTHS = (1.0, 0.75, 0.5)
-#: What fewer layers, or restored variance, must come to, as a share of the least error so far: all
-#: layers gain more from the images that a trial leaves out.
+#: What fewer layers, restored variance or less strength must come to, as a share of the least error
+#: so far: all layers gain more from the images that a trial leaves out, and of what comes out level
+#: full strength wins more back.
 WORTH = 0.98
 #: Lines of the table of groups, at most.
 GROUPS = 4
@@ -126,7 +127,7 @@ def calibrate_measured(
         keep_clean (float): κ, the share of the clean images in both. Defaults to 0.5.
         ridges (Sequence[tuple[float, float]]): Candidates for the ridges of
             :class:`.pairs.PairPass`.
-        strengths (Sequence[float]): Candidates for η.
+        strengths (Sequence[float]): Candidates for η, the preferred one first.
         max_tokens (int, optional): Tokens per image and layer. Defaults to 256.
         images_per_pass (int, optional): Images whose activations are in memory at once. Defaults to
             as many as fit into 4 GiB, with the sums that are kept where they are not all.
@@ -180,14 +181,17 @@ def calibrate_measured(
         run_passes(solver, some, images_per_pass)
         return {name: modules[name].weight.clone() for name in plan.layers}
 
-    def judge(plan: Plan, solved: Solution, candidates: Sequence[float]) -> Choice:
-        """The best strength."""
+    def judge(plan: Plan, solved: Solution, candidates: Iterable[float]) -> Choice:
+        """The best strength; of those about as good the first."""
         choices = []
         for strength in candidates:
             _set(modules, solved, strength)
             choices.append(Choice(plan, strength, output_error(model, modules, held_back)))
         tried.extend(choices)
-        best = min(choices, key=total)
+        best = choices[0]
+        for choice in choices[1:]:
+            if total(choice) < WORTH * total(best):
+                best = choice
         progress(f'{_spell_plan(plan)}, strength {best.strength:g}: {_spell(best.error)}')
         return best
 
@@ -198,7 +202,7 @@ def calibrate_measured(
     few = pairs[: max(1, len(pairs) // 4)]
 
     def trial(plan: Plan) -> Choice:
-        return judge(plan, solve(few, plan), sorted({strengths[0], strengths[-1]}))
+        return judge(plan, solve(few, plan), dict.fromkeys((strengths[0], strengths[-1])))
 
     every = tuple(modules)
     best = min((trial(Plan(*ridge, every, False)) for ridge in ridges), key=total)
@@ -209,7 +213,9 @@ def calibrate_measured(
         if layers == every and best.plan.layers != every:
             break  # fewer are better
         other = trial(best.plan._replace(layers=layers, restored=restored))
-        if total(other) < WORTH * total(best):
+        # Amplitude can be had for noise: what is restored must not turn features away, too.
+        turned = restored and other.error.turned > best.error.turned
+        if total(other) < WORTH * total(best) and not turned:
             best = other
     solved = solve(pairs, best.plan)
     chosen = judge(best.plan, solved, strengths)
