@@ -25,7 +25,7 @@ arms = {
 }
 dials = {
     'κ': dict(kind='measured', grid=dict(keep_clean=[0.0, 0.25, 0.5, 0.8, 0.95])),
-    'images': dict(kind='measured', grid=dict(num_images=[32, 64, 128, 256])),
+    'images': dict(kind='measured', grid=dict(num_images=[16, 32, 64, 128, 256])),
     'reach': dict(kind='measured', grid={'model.backbone.reach': ['channel', 'kernel']}),
 }
 transfer = dict(

@@ -11,3 +11,4 @@ arms = {
         }
     )
 }
+dials = {'images': dict(grid=dict(num_images=[16, 32, 64, 128, 256, 1024]))}
