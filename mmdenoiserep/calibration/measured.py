@@ -18,10 +18,10 @@ from .pairs import Pair, PairPass
 RIDGES = ((0.01, 1.0), (0.1, 3.0))
 #: Strengths η of what was solved, A = I + η (A* − I); the first is preferred.
 STRENGTHS = (1.0, 0.75, 0.5)
-#: What fewer layers, restored variance or less strength must come to, as a share of the least error
-#: so far: all layers gain more from the images that a trial leaves out, and of what comes out level
-#: full strength wins more back.
-WORTH = 0.98
+#: What fewer layers, or restored variance, must come to, as a share of the least error so far: all
+#: layers gain more from the images that a trial leaves out. And what less strength must come to: of
+#: what comes out level, full strength wins more back.
+WORTH, WORTH_LESS = 0.98, 0.985
 #: Lines of the table of groups, at most.
 GROUPS = 4
 #: W_D by layer.
@@ -190,7 +190,7 @@ def calibrate_measured(
         tried.extend(choices)
         best = choices[0]
         for choice in choices[1:]:
-            if total(choice) < WORTH * total(best):
+            if total(choice) < WORTH_LESS * total(best):
                 best = choice
         progress(f'{_spell_plan(plan)}, strength {best.strength:g}: {_spell(best.error)}')
         return best

@@ -11,4 +11,3 @@ arms = {
         }
     )
 }
-dials = {'images': dict(grid=dict(num_images=[16, 32, 64, 128, 256, 1024]))}
