@@ -367,7 +367,7 @@ def test_layers_are_chosen_by_the_output(residual, monkeypatch):
 
         def judged(model, modules, pairs, better=better):
             solved = {name for name, d in modules.items() if d.weight.any()}
-            return OutputError(1.0 if not solved else 0.1 if solved == set(better) else 0.2, 0.0)
+            return OutputError(1.0 if not solved else 0.1 if solved == set(better) else 0.2, 0, 0)
 
         monkeypatch.setattr('mmdenoiserep.calibration.measured.output_error', judged)
         report = calibrate_measured(model, pairs_of(4), pairs_of(5)[4:])
@@ -421,7 +421,7 @@ def test_less_strength_must_be_clearly_better(residual, monkeypatch, error, chos
 
     def judged(model, modules, pairs):
         solved = any(d.weight.any() for d in modules.values())
-        return OutputError((error if strengths[-1] == 0.5 else 0.2) if solved else 1.0, 0.0)
+        return OutputError((error if strengths[-1] == 0.5 else 0.2) if solved else 1.0, 0, 0)
 
     monkeypatch.setattr('mmdenoiserep.calibration.measured._set', put)
     monkeypatch.setattr('mmdenoiserep.calibration.measured.output_error', judged)

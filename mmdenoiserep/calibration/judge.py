@@ -28,7 +28,7 @@ class OutputError(NamedTuple):
 
     degraded: float
     clean: float
-    turned: float = 0.0
+    turned: float
 
     def total(self, keep_clean: float) -> float:
         """Both, with the share κ of the clean images."""
@@ -50,18 +50,18 @@ def output_error(
     for pair in pairs:
         with stock_weights(modules):
             target = tensors_in(run_backbone(model, pair.clean, pair.data_samples))
-        outputs = (
+        outputs = [
             tensors_in(run_backbone(model, inputs, pair.data_samples))
             for inputs in (pair.degraded, pair.clean)
-        )
+        ]
         levels = [_measure(*features) for features in zip(target, *outputs)]
         sums.append(torch.stack(levels, 1))
     total = torch.stack(sums).sum(0)
     all_reduce(total)
-    spreads, spread_outputs, errors = total[0], total[1:3], total[3:5]
-    scale = (spreads * spread_outputs).sqrt().clamp_min(1e-30)
+    spreads, errors, (turned, positions) = total.split((3, 2, 2))
+    scale = (spreads[0] * spreads[1:]).sqrt().clamp_min(1e-30)
     degraded, clean = (errors / scale).mean(1).tolist()
-    return OutputError(degraded, clean, float((total[5] / total[6]).mean()))
+    return OutputError(degraded, clean, float((turned / positions).mean()))
 
 
 def _measure(f: Tensor, degraded: Tensor, clean: Tensor) -> Tensor:
