@@ -38,7 +38,7 @@ BUILD_MMCV = (
 REMEDIES = {
     'torch': TORCH,
     'torchvision': TORCH,
-    **{name: f'pip install {name}' for name in ('numpy', 'matplotlib', 'rich')},
+    **{name: f'pip install {name}' for name in ('greenlet', 'numpy', 'matplotlib', 'rich')},
     'mmengine': 'pip install onedl-mmengine',
     'mmcv.ops': BUILD_MMCV,
     'mmdet.apis': 'pip install onedl-mmdetection',

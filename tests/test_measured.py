@@ -14,7 +14,7 @@ from toy import ToyBackbone
 from mmdenoiserep import Cascade, Denoiser, denoisers, fuse_denoisers, insert_denoisers
 from mmdenoiserep.apis.verify import explicit_denoising, explicit_forward
 from mmdenoiserep.calibration import Pair, PairPass, calibrate_measured
-from mmdenoiserep.calibration.judge import OutputError, output_error
+from mmdenoiserep.calibration.judge import OutputError, output_error, stock_outputs
 from mmdenoiserep.calibration.lockstep import Job, run_in_lockstep
 from mmdenoiserep.calibration.memory import images_at_once
 from mmdenoiserep.calibration.pair_moments import PairMoments
@@ -353,7 +353,9 @@ def test_the_output_is_judged_by_amplitude_and_by_direction():
     assert error.degraded == pytest.approx(float(expected), rel=1e-5)
     # A = 2 I doubles the student's output and not the teacher's.
     denoisers(model)['0'].weight.copy_(-torch.eye(3))
-    doubled = output_error(model, denoisers(model), [pair])
+    targets = stock_outputs(model, denoisers(model), [pair, pair], memory=f.nbytes)
+    assert torch.equal(targets[0][0], f) and targets[1] is None  # no room for two
+    doubled = output_error(model, denoisers(model), [pair], targets)
     assert doubled.turned == pytest.approx(error.turned, rel=1e-5)
     assert doubled.clean == pytest.approx(0.5 * float((f / spreads[0]).square().sum()), rel=1e-5)
 
@@ -365,7 +367,7 @@ def test_layers_are_chosen_by_the_output(residual, monkeypatch):
     for better in (linear, ('stem', 'conv1', 'conv2', 'fc', 'last')):
         model = with_denoisers(copy.deepcopy(residual))
 
-        def judged(model, modules, pairs, better=better):
+        def judged(model, modules, *_, better=better):
             solved = {name for name, d in modules.items() if d.weight.any()}
             return OutputError(1.0 if not solved else 0.1 if solved == set(better) else 0.2, 0, 0)
 
@@ -393,7 +395,7 @@ def test_variance_is_restored_where_the_output_says_so(
         restored.append(change)
         return change + 100 * torch.eye(change.shape[-1])
 
-    def judged(model, modules, pairs):
+    def judged(model, modules, *_):
         marked = any(d.weight.abs().max() > 40 for d in modules.values())
         solved = any(d.weight.any() for d in modules.values())
         if marked:
@@ -419,7 +421,7 @@ def test_less_strength_must_be_clearly_better(residual, monkeypatch, error, chos
         for name, weight in solved.items():
             modules[name].weight.copy_(strength * weight)
 
-    def judged(model, modules, pairs):
+    def judged(model, modules, *_):
         solved = any(d.weight.any() for d in modules.values())
         return OutputError((error if strengths[-1] == 0.5 else 0.2) if solved else 1.0, 0, 0)
 
@@ -475,22 +477,30 @@ def test_transport_needs_no_pairs():
 
 
 def test_a_failure_in_a_pass_ends_all_of_it(residual):
-    import threading
-
     model = with_denoisers(residual)
-    before = threading.active_count()
     broken = pairs_of(2)
     broken[1].degraded[0, 0, 0, 0] = float('nan')
     with pytest.raises(ValueError, match=r"layer 'stem'.*(NaN|finite|positive)"):
         PairPass(model, {}, 0.5, 0.1, 0.1).run(broken)
-    assert threading.active_count() == before
     assert not any(d.bypassed or d.observers for d in denoisers(model).values())
+
+    ended = []
+
+    def pauses():
+        try:
+            model(pairs_of(1)[0].clean)
+        finally:
+            ended.append(True)
 
     def fail():
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run_in_lockstep(denoisers(model), [Job(fail, False)], lambda *_: None)
+    for last, error in ((fail, KeyboardInterrupt), (lambda: None, ValueError)):
+        jobs = [Job(pauses, False), Job(last, True)]
+        with pytest.raises(error, match='different paths' if error is ValueError else ''):
+            run_in_lockstep(denoisers(model), jobs, lambda *_: None)
+        assert ended.pop()
+        assert not any(d.bypassed or d.observers for d in denoisers(model).values())
 
 
 def test_default_layers_of_measured_noise():
@@ -513,6 +523,58 @@ def test_default_layers_of_measured_noise():
     torch.manual_seed(0)
     model = insert_denoisers(Transformer(), cascade=MEASURED, reach='kernel')
     assert list(denoisers(model)) == ['embed', 'proj', 'fc2']
+
+
+class ChannelsLast(nn.Module):
+    """ConvNeXt's block: the stream is (N, C, H, W), the branch (N, H, W, C) from the norm on."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 2, stride=2)
+        self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.norm = nn.LayerNorm(6)
+        self.fc1, self.fc2 = nn.Linear(6, 12), nn.Linear(12, 6)
+        self.gamma = nn.Parameter(torch.linspace(0.5, 2, 6))
+        self.drop_path = nn.Identity()
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = (self.gamma * self.fc2(F.gelu(self.fc1(y)))).permute(0, 3, 1, 2)
+        return x + self.drop_path(y)
+
+
+@torch.no_grad()
+def test_a_stream_in_another_layout_is_found_and_denoised():
+    torch.manual_seed(0)
+    block = ChannelsLast().eval()
+    # 12 pixels: the map has six columns, as many as it has channels.
+    streams = look_behind(
+        block, ['stem', 'depthwise', 'fc1', 'fc2'], torch.zeros(1, 3, 12, 12)
+    ).streams
+    assert set(streams) == {'fc2'}
+    stream = streams['fc2']
+    assert (stream.module, stream.side, stream.channel_dim) == ('depthwise', 'input', -3)
+    assert torch.allclose(stream.scale.float(), block.gamma, rtol=1e-3)
+
+    model = insert_denoisers(block, cascade=MEASURED, reach='kernel', targets=['fc2'])
+    (pair,) = pairs_of(1, std=0.1)
+    PairPass(model, streams, 0.0, 1e-6, 1e-6, max_tokens=None).run([pair])
+    with stock_weights(denoisers(model)):
+        target, degraded = model(pair.clean), model(pair.degraded)
+    error = (model(pair.degraded) - target).square().sum() / (degraded - target).square().sum()
+    assert error < 0.9  # of the noise on the stream, which passes the branch by
+
+
+def test_default_layers_of_convnext():
+    from mmpretrain.models import ConvNeXt
+
+    torch.manual_seed(0)
+    arch = dict(depths=[1, 1, 1, 1], channels=[8, 12, 16, 24])
+    model = ConvNeXt(arch, layer_scale_init_value=0.5, out_indices=[0, 1, 2, 3])
+    model = insert_denoisers(model, cascade=MEASURED, reach='kernel')
+    writers = [f'stages.{stage}.0.pointwise_conv2' for stage in range(4)]
+    assert list(denoisers(model)) == ['downsample_layers.0.0', *writers]
 
 
 class Strided(nn.Module):

@@ -1,7 +1,7 @@
 """From a stock checkpoint to a robust stock checkpoint: calibration on measured noise."""
 
 import os.path as osp
-from typing import NamedTuple, Optional, Sequence, Union
+from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -9,6 +9,7 @@ from mmengine.dist import get_dist_info, init_dist
 from mmengine.logging import print_log
 
 from ..calibration import MeasuredReport, calibrate_measured
+from ..calibration.measured import RIDGES
 from ..stock.config import is_denoiserep_config, to_denoiserep_config, to_stock_config
 from .calibrate import CalibrationReport, load_stock_model, write_unfused
 from .fuse import FusionReport, check_out, fuse_model
@@ -52,6 +53,7 @@ def calibrate_measured_checkpoint(
     seed: int = 0,
     launcher: str = 'none',
     force: bool = False,
+    ridges: Sequence[Tuple[float, float]] = RIDGES,
 ) -> Optional[RobustReport]:
     """Make a checkpoint robust to degradations that are measured on unlabelled images.
 
@@ -73,6 +75,8 @@ def calibrate_measured_checkpoint(
         seed (int): Chooses images and tokens. Defaults to 0.
         launcher (str): Of MMEngine's launchers. Defaults to 'none'.
         force (bool): Whether to replace files that are there. Defaults to False.
+        ridges (Sequence[tuple[float, float]]): Candidates: of layers that are solved by their own
+            input, and of those that write to a stream.
 
     Returns:
         RobustReport | None: What was found and written; None on other processes than the first.
@@ -107,6 +111,7 @@ def calibrate_measured_checkpoint(
         pairs,
         held_back,
         keep_clean,
+        ridges,
         max_tokens=max_tokens,
         images_per_pass=images_per_pass,
         method=method,

@@ -1,6 +1,6 @@
 """How far a network's features are from what they are to be, judged at the backbone's output."""
 
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +35,38 @@ class OutputError(NamedTuple):
         return (1 - keep_clean) * self.degraded + keep_clean * self.clean
 
 
+#: The levels of the stock network's output for the clean images of a pair.
+Target = List[Tensor]
+
+
+def stock_outputs(
+    model: nn.Module, modules: Dict[str, Denoiser], pairs: Sequence[Pair], memory: int = 2**30
+) -> List[Optional[Target]]:
+    """What :func:`output_error` compares with: a solution is judged a dozen times.
+
+    Args:
+        model (nn.Module): In evaluation.
+        modules (dict[str, Denoiser]): Its denoisers.
+        pairs (Sequence[Pair]): As there.
+        memory (int): Bytes that they may take; pairs for which there is no room have None.
+            Defaults to 1 GiB.
+    """
+    targets: List[Optional[Target]] = [None] * len(pairs)
+    for i, pair in enumerate(pairs):
+        target = _stock_output(model, modules, pair)
+        memory -= sum(level.numel() * level.element_size() for level in target)
+        if memory < 0:
+            break
+        targets[i] = target
+    return targets
+
+
 @torch.no_grad()
 def output_error(
-    model: nn.Module, modules: Dict[str, Denoiser], pairs: Sequence[Pair]
+    model: nn.Module,
+    modules: Dict[str, Denoiser],
+    pairs: Sequence[Pair],
+    targets: Optional[Sequence[Optional[Target]]] = None,
 ) -> OutputError:
     """Measure a model with denoisers on pairs.
 
@@ -45,11 +74,12 @@ def output_error(
         model (nn.Module): In evaluation.
         modules (dict[str, Denoiser]): Its denoisers.
         pairs (Sequence[Pair]): Held back from what they were solved on.
+        targets (Sequence, optional): By :func:`stock_outputs`. By default they are made anew.
     """
     sums: List[Tensor] = []
-    for pair in pairs:
-        with stock_weights(modules):
-            target = tensors_in(run_backbone(model, pair.clean, pair.data_samples))
+    for pair, target in zip(pairs, targets or [None] * len(pairs)):
+        if target is None:
+            target = _stock_output(model, modules, pair)
         outputs = [
             tensors_in(run_backbone(model, inputs, pair.data_samples))
             for inputs in (pair.degraded, pair.clean)
@@ -62,6 +92,12 @@ def output_error(
     scale = (spreads[0] * spreads[1:]).sqrt().clamp_min(1e-30)
     degraded, clean = (errors / scale).mean(1).tolist()
     return OutputError(degraded, clean, float((turned / positions).mean()))
+
+
+@torch.no_grad()
+def _stock_output(model: nn.Module, modules: Dict[str, Denoiser], pair: Pair) -> Target:
+    with stock_weights(modules):
+        return tensors_in(run_backbone(model, pair.clean, pair.data_samples))
 
 
 def _measure(f: Tensor, degraded: Tensor, clean: Tensor) -> Tensor:

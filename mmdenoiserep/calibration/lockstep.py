@@ -5,9 +5,9 @@ after another, N layers would take N passes over the images. Here each batch has
 its own that stops where a layer begins, until the layer's denoiser is solved from all of them.
 """
 
-import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Hashable, List, NamedTuple, Sequence
 
+from greenlet import getcurrent, greenlet
 from torch import Tensor
 
 from ..denoiser import Denoiser
@@ -18,7 +18,7 @@ class Job(NamedTuple):
     """A forward pass.
 
     Attributes:
-        run (Callable): Makes it, in a thread of its own.
+        run (Callable): Makes it.
         bypass (bool): Whether it runs with the stock weights: as the teacher.
     """
 
@@ -26,65 +26,26 @@ class Job(NamedTuple):
     bypass: bool
 
 
-class _Abandoned(BaseException):
-    """Raised in a paused forward pass that is not to go on."""
-
-
-class _Thread(threading.Thread):
-    """A job that runs only between :meth:`go_on` and its next pause."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(daemon=True)
-        self.job = job
-        self.layer: Optional[str] = None
-        self.value: Any = None
-        self.error: Optional[BaseException] = None
-        self.abandoned = False
-        self._turn = threading.Semaphore(0)
-        self._paused = threading.Semaphore(0)
-
-    def run(self) -> None:
-        self._turn.acquire()
-        try:
-            if not self.abandoned:
-                self.value = self.job.run()
-        except _Abandoned:
-            pass
-        except BaseException as error:
-            self.error = error
-        self.layer = None
-        self._paused.release()
-
-    def go_on(self) -> None:
-        """Run to the next pause or to the end."""
-        self._turn.release()
-        self._paused.acquire()
-        if self.error is not None:
-            raise self.error
-
-    def pause(self, layer: str, x: Tensor) -> None:
-        """Called within: wait for the next turn."""
-        self.layer, self.value = layer, x
-        self._paused.release()
-        self._turn.acquire()
-        if self.abandoned:
-            raise _Abandoned
+#: What runs now: the key of a job while it does.
+current: Callable[[], Hashable] = getcurrent
 
 
 def run_in_lockstep(
     modules: Dict[str, Denoiser],
     jobs: Sequence[Job],
-    at_layer: Callable[[str, List[Tensor], List[int]], None],
+    at_layer: Callable[[str, List[Tensor], List[Hashable]], None],
 ) -> List[Any]:
     """Run forward passes through the same layers, pausing all of them before each.
 
-    One at a time computes, so the result does not depend on how threads are scheduled.
+    They take turns in one thread: each of many would have worker threads of its own, and two of
+    those were no faster than one. What a pass sets for its thread (gradients off, autocast) the
+    others see.
 
     Args:
         modules (dict[str, Denoiser]): Where to pause: at the first call of each layer.
-        jobs (Sequence[Job]): The forward passes. Gradients are off in none of them by itself.
-        at_layer (Callable): Called as ``at_layer(name, inputs, threads)`` when all have paused,
-            with the layer's input in each job, and the identifiers of the jobs' threads.
+        jobs (Sequence[Job]): The forward passes.
+        at_layer (Callable): Called as ``at_layer(name, inputs, keys)`` when all have paused, with
+            the layer's input in each job, and what :func:`current` is in each.
 
     Returns:
         list: What the jobs returned.
@@ -92,42 +53,35 @@ def run_in_lockstep(
     Raises:
         ValueError: If the jobs do not come to the same layers in the same order.
     """
-    threads = [_Thread(job) for job in jobs]
+    main = getcurrent()
     passed: set = set()
+    runs: List[Any] = [greenlet(job.run) for job in jobs]
 
     def pause(name: str, _: Denoiser, x: Tensor) -> None:
         if name not in passed:
-            by_ident[threading.get_ident()].pause(name, x)
+            main.switch((name, x))
 
-    def go_on(thread: _Thread) -> None:
+    def go_on(run: Any, job: Job) -> Any:
+        """Run to the next pause, or to the end: what was paused with, or returned."""
         for denoiser in modules.values():
-            denoiser.bypassed = thread.job.bypass
-        thread.go_on()
+            denoiser.bypassed = job.bypass
+        return run.switch()
 
-    for thread in threads:
-        thread.start()
-    # All of them: a thread that is started has an identifier.
-    by_ident = {thread.ident: thread for thread in threads if thread.ident is not None}
     try:
-        with observe_inputs(modules, pause, threads=list(by_ident)):
+        with observe_inputs(modules, pause):
             while True:
-                for thread in threads:
-                    go_on(thread)
-                layers = {thread.layer for thread in threads}
+                values = [go_on(run, job) for run, job in zip(runs, jobs)]
+                layers = {None if run.dead else value[0] for run, value in zip(runs, values)}
                 if len(layers) > 1:
                     names = sorted(map(str, layers))
                     raise ValueError(f'images take different paths through the network: at {names}')
                 (name,) = layers
                 if name is None:
-                    return [thread.value for thread in threads]
-                at_layer(name, [t.value for t in threads], list(by_ident))
+                    return values
+                at_layer(name, [x for _, x in values], runs)
                 passed.add(name)
     finally:
         for denoiser in modules.values():
             denoiser.bypassed = False
-        for thread in threads:
-            thread.abandoned = True
-            if thread.is_alive():
-                thread._turn.release()
-        for thread in threads:
-            thread.join()
+        for run in runs:
+            run.throw()  # ends what has paused

@@ -10,7 +10,7 @@ from ..conversion import denoisers
 from ..denoiser import Denoiser
 from ..network.streams import Stream, look_behind
 from ..stock.model import backbone_of
-from .judge import OutputError, output_error
+from .judge import OutputError, output_error, stock_outputs
 from .memory import images_at_once
 from .pairs import Pair, PairPass
 
@@ -153,7 +153,12 @@ def calibrate_measured(
     model.eval()
     example = held_back[0].clean[:1]
     streams, linear = _agreed(layers_behind(model, modules, example))
-    stock = output_error(model, modules, held_back)
+    targets = stock_outputs(model, modules, held_back)
+
+    def measure() -> OutputError:
+        return output_error(model, modules, held_back, targets)
+
+    stock = measure()
     progress(f'stock: {_spell(stock)}; {len(streams)} of {len(modules)} layers write to a stream')
     count = sum(len(pair.clean) for pair in pairs)
     if images_per_pass is None:
@@ -186,7 +191,7 @@ def calibrate_measured(
         choices = []
         for strength in candidates:
             _set(modules, solved, strength)
-            choices.append(Choice(plan, strength, output_error(model, modules, held_back)))
+            choices.append(Choice(plan, strength, measure()))
         tried.extend(choices)
         best = choices[0]
         for choice in choices[1:]:
@@ -230,7 +235,7 @@ def calibrate_measured(
     for i, part in enumerate(parts):
         _set(modules, {name: solved[name] for name in part}, chosen.strength)
         last = i + 1 == len(parts)  # what was chosen
-        error = chosen.error if last else output_error(model, modules, held_back)
+        error = chosen.error if last else measure()
         groups.append((part[-1], len(part), error))
     return MeasuredReport(stock, chosen, tried, groups)
 

@@ -1,7 +1,6 @@
 """One pass that solves all denoisers of a model from clean and degraded images."""
 
-import threading
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from ..network.parametrization import PREFIX
 from ..network.streams import Stream
 from ..network.tokens import draw, output_size, take_patches, take_tokens
 from ..stock.model import run_backbone
-from .lockstep import Job, run_in_lockstep
+from .lockstep import Job, current, run_in_lockstep
 from .pair_moments import PairMoments
 
 METHODS = ('pairs', 'transport')
@@ -98,7 +97,7 @@ class PairPass:
         self.method = method
         self.restore_variance = restore_variance
         self.generator = torch.Generator().manual_seed(seed)
-        self._seen: Dict[Tuple[int, str], Tensor] = {}
+        self._seen: Dict[Tuple[Hashable, str], Tensor] = {}
         self._moments: Dict[str, PairMoments] = {}
         #: Images of all passes, and of those up to the last one that solved.
         self._images = self._solved_on = 0
@@ -143,8 +142,7 @@ class PairPass:
 
     def _job(self, inputs: Tensor, pair: Pair, bypass: bool) -> Job:
         def run() -> None:
-            with torch.no_grad():  # which belongs to a thread
-                run_backbone(self.model, inputs, pair.data_samples)
+            run_backbone(self.model, inputs, pair.data_samples)
 
         return Job(run, bypass)
 
@@ -154,7 +152,7 @@ class PairPass:
 
             def keep(_, args, output=None, name=name, side=stream.side):
                 value = args[0] if side == 'input' else output
-                self._seen[threading.get_ident(), name] = value
+                self._seen[current(), name] = value
 
             module = self.model.get_submodule(stream.module)
             if stream.side == 'input':
@@ -163,7 +161,7 @@ class PairPass:
                 handles.append(module.register_forward_hook(keep))
         return handles
 
-    def _at_layer(self, name: str, inputs: List[Tensor], threads: List[int]) -> None:
+    def _at_layer(self, name: str, inputs: List[Tensor], keys: List[Hashable]) -> None:
         """Add up what a layer sees, at which all jobs have paused, and solve it."""
         if name not in self.solved:
             return
@@ -198,10 +196,10 @@ class PairPass:
                     gain = _apply(flat, gain)
                     u, u_student = (
                         take_tokens(
-                            self._seen.pop((threads[job], name))
+                            self._seen.pop((keys[job], name))
                             if job == student
-                            else self._seen[threads[job], name],
-                            denoiser.channel_dim,
+                            else self._seen[keys[job], name],
+                            stream.channel_dim,
                             index,
                         )
                         for job in (batch.teacher, student)

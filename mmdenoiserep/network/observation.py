@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock, get_ident
-from typing import Callable, Iterator, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import Callable, Iterator, Mapping, Optional, Tuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,13 @@ class Observed(nn.Module):
     see each other's features. A copy has no observers.
     """
 
-    #: (threads, function) of each context that is open.
+    #: (thread, function) of each context that is open.
     observers: Tuple[tuple, ...] = ()
 
     def show(self, x: Tensor) -> None:
         """Show an input to the observers of this thread."""
-        for threads, observer in self.observers:
-            if get_ident() in threads:
+        for thread, observer in self.observers:
+            if get_ident() == thread:
                 observer(x)
 
     def __getstate__(self) -> dict:
@@ -51,18 +51,15 @@ AnyObserved = TypeVar('AnyObserved', bound=Observed)
 def observe_inputs(
     modules: Mapping[str, AnyObserved],
     observer: Callable[[str, AnyObserved, Tensor], None],
-    threads: Optional[Sequence[int]] = None,
 ) -> Iterator[None]:
     """Show the inputs of all denoised layers to a function while the context is open.
 
     Args:
         modules (dict[str, Observed]): The result of :func:`mmdenoiserep.denoisers`.
         observer (Callable): Called as ``observer(name, denoiser, x)`` before a layer runs.
-        threads (Sequence[int], optional): Identifiers of the threads whose inputs are shown.
-            Defaults to the one that opens the context.
     """
-    idents = frozenset([get_ident()] if threads is None else threads)
-    entries = {name: (idents, partial(observer, name, module)) for name, module in modules.items()}
+    thread = get_ident()
+    entries = {name: (thread, partial(observer, name, module)) for name, module in modules.items()}
     for name, module in modules.items():
         with _LOCK:
             module.observers = (*module.observers, entries[name])

@@ -8,7 +8,7 @@ and output of a module is kept.
 """
 
 import copy
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +31,14 @@ class Stream(NamedTuple):
         module (str): The module that sees u, the stream before the layer writes to it.
         side (str): Whether u is its 'input' or its 'output'.
         scale (Tensor): γ, (C_out,), float64.
+        channel_dim (int): Dimension of the channels in u, -1 or -3: it may be laid out in another
+            way than the layer's output (ConvNeXt).
     """
 
     module: str
     side: str
     scale: Tensor
+    channel_dim: int
 
 
 class _Seen(NamedTuple):
@@ -116,16 +119,26 @@ class _Output(NamedTuple):
     Attributes:
         begin (int): Index among the features of the layer's input.
         end (int): Of its output.
-        shape (torch.Size): Of the output.
-        tokens (Callable): The same positions of a feature of that shape, (K, C), float64.
-        centred (Tensor): The output less its mean, (K, C).
+        shape (torch.Size): Of the output, (N, ..., C) or (N, C, ...).
+        channels (int): C.
+        positions (Tensor, optional): At which it is looked at; None for all.
+        centred (Tensor): The output less its mean, (K, C), float64.
     """
 
     begin: int
     end: int
     shape: torch.Size
-    tokens: Callable[[Tensor], Tensor]
+    channels: int
+    positions: Optional[Tensor]
     centred: Tensor
+
+    def views(self, feature: Tensor) -> Iterator[Tuple[int, Tensor]]:
+        """A feature at the same positions, (K, C) in float64, in each layout that it may have, with
+        the dimension of its channels."""
+        same = feature.numel() == self.shape.numel() and feature.shape[:1] == self.shape[:1]
+        for dim in (-1, -3):
+            if same and feature.ndim + dim > 0 and feature.shape[dim] == self.channels:
+                yield dim, take_tokens(feature, dim, self.positions).double()
 
     def scale_in(self, feature: Tensor) -> Optional[Tensor]:
         """γ (C,) if a feature (K, C) is γ y + β, else None."""
@@ -160,33 +173,30 @@ def _output_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[_Outp
     index = draw(y.numel() // y.shape[channel_dim], POSITIONS, generator)
     index = None if index is None else index.to(y.device)
 
-    def tokens(feature: Tensor) -> Tensor:
-        return take_tokens(feature, channel_dim, index).double()
-
-    centred = tokens(y) - tokens(y).mean(0)
+    tokens = take_tokens(y, channel_dim, index).double()
+    centred = tokens - tokens.mean(0)
     if len(centred) < 3 or not centred.any():
         return None
-    return _Output(begin, own[0], y.shape, tokens, centred)
+    return _Output(begin, own[0], y.shape, y.shape[channel_dim], index, centred)
 
 
 def _stream_of(y: _Output, seen: List[_Seen]) -> Optional[Stream]:
-    earlier = [s for s in seen[max(0, y.begin - BACK) : y.begin] if s.value.shape == y.shape]
-    later = [s for s in seen[y.end + 1 : y.end + 1 + AHEAD] if s.value.shape == y.shape]
-    streams = [(s, y.tokens(s.value)) for s in reversed(earlier)]
-    streams = [(s, u) for s, u in streams if u.var(0).any()]  # a constant is no stream
-    for after in later:
-        total = y.tokens(after.value)
-        for before, u in streams:
-            scale = y.scale_in(total - u)
-            if scale is not None:
-                return Stream(before.module, before.side, scale)
+    earlier = reversed(seen[max(0, y.begin - BACK) : y.begin])
+    streams = [(s, dim, u) for s in earlier for dim, u in y.views(s.value)]
+    streams = [(s, dim, u) for s, dim, u in streams if u.var(0).any()]  # a constant is no stream
+    for after in seen[y.end + 1 : y.end + 1 + AHEAD]:
+        for _, total in y.views(after.value):
+            for before, dim, u in streams:
+                scale = y.scale_in(total - u)
+                if scale is not None:
+                    return Stream(before.module, before.side, scale, dim)
     return None
 
 
 def _feeds(y: _Output, names: Sequence[str], seen: List[_Seen]) -> bool:
     """Whether another layer's input, or the network's output, is a layer's, up to constants of each
     channel."""
-    later = [s for s in seen[y.end + 1 : y.end + 1 + AHEAD] if s.value.shape == y.shape]
+    later = seen[y.end + 1 : y.end + 1 + AHEAD]
     inputs = [s.value for s in later if (s.module, s.side) == ('', 'output')]
     inputs += [s.value for s in later if s.side == 'input' and s.module in names]
-    return any(y.is_scaled_in(y.tokens(value)) for value in inputs)
+    return any(y.is_scaled_in(tokens) for value in inputs for _, tokens in y.views(value))

@@ -27,6 +27,9 @@ dials = {
     'κ': dict(kind='measured', grid=dict(keep_clean=[0.0, 0.25, 0.5, 0.8, 0.95])),
     'images': dict(kind='measured', grid=dict(num_images=[16, 32, 64, 128, 256])),
     'reach': dict(kind='measured', grid={'model.backbone.reach': ['channel', 'kernel']}),
+    'ridge': dict(
+        kind='measured', grid=dict(ridges=[[[r, s]] for r, s in ((0.01, 1), (0.1, 3), (1, 30))])
+    ),
 }
 transfer = dict(
     arms=['closed form', 'output-matched', 'mixture of three'],
