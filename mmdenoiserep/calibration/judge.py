@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..denoiser import Denoiser
 from ..network.bypass import stock_weights
-from ..stock.model import run_backbone, spread, tensors_in
+from ..stock.model import feature_dim, run_backbone, spread, tensors_in
 from .pairs import Pair
 
 
@@ -105,6 +105,6 @@ def _measure(f: Tensor, degraded: Tensor, clean: Tensor) -> Tensor:
     f, degraded, clean = f.double(), degraded.double(), clean.double()
     spreads = [spread(feature) for feature in (f, degraded, clean)]
     errors = [(feature - f).square().sum() for feature in (degraded, clean)]
-    cosine = F.cosine_similarity(degraded, f, dim=1 if f.ndim == 4 else -1)
+    cosine = F.cosine_similarity(degraded, f, dim=feature_dim(f))
     positions = torch.full_like(spreads[0], cosine.numel())
     return torch.stack([*spreads, *errors, (1 - cosine).sum(), positions])

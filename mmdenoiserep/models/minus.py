@@ -13,7 +13,7 @@ from ..network.observation import NoisePredictor
 from ..network.probe import with_example
 from ..network.tokens import sample_tokens
 from ..registry import MODELS
-from ..stock.model import evaluation, tensors_in
+from ..stock.model import evaluation, feature_dim, tensors_in
 
 #: Of a backbone.
 Output = Union[Tensor, Tuple[Tensor, ...], List[Tensor]]
@@ -129,7 +129,7 @@ def DenoiseRepMinus(
         raise ValueError(f'levels must be in 0..{len(features) - 1}, got {list(chosen)}')
     backbone.feature_denoisers = nn.ModuleDict()
     for level in chosen:
-        dim = -3 if features[level].ndim == 4 else -1
+        dim = feature_dim(features[level])
         backbone.feature_denoisers[str(level)] = FeatureDenoiser(
             features[level].shape[dim], dim, num_steps, noise, hidden
         )

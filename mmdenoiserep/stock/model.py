@@ -102,10 +102,15 @@ def tensors_in(output: Any) -> list:
     return [tensor for value in values for tensor in tensors_in(value)]
 
 
+def feature_dim(feature: Tensor) -> int:
+    """The dimension of the channels in a backbone's output, (N, C), (N, L, C) or (N, C, H, W)."""
+    return -3 if feature.ndim == 4 else -1
+
+
 def spread(feature: Tensor) -> Tensor:
-    """‖f − mean f‖² of a feature (N, C), (N, L, C) or (N, C, H, W), the mean for each channel."""
-    dims = (0, 2, 3) if feature.ndim == 4 else tuple(range(feature.ndim - 1))
-    return (feature - feature.mean(dims, keepdim=True)).square().sum()
+    """‖f − mean f‖² of a backbone's output, the mean for each channel."""
+    channels = feature.movedim(feature_dim(feature), 0).flatten(1)
+    return (channels - channels.mean(1, keepdim=True)).square().sum()
 
 
 @contextmanager
