@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from ..calibration import MeasuredReport, calibrate_measured
 from ..calibration.measured import RIDGES
-from ..stock.config import is_denoiserep_config, to_denoiserep_config, to_stock_config
+from ..stock.config import is_denoiserep_config, text_of, to_denoiserep_config, to_stock_config
 from .calibrate import CalibrationReport, load_stock_model, write_unfused
 from .fuse import FusionReport, check_out, fuse_model
 from .pairs import Noise, load_pairs
@@ -89,6 +89,8 @@ def calibrate_measured_checkpoint(
     check_out(out, checkpoint, config.filename, force)
     if num_images < 1:
         raise ValueError(f'num_images must be at least 1, got {num_images}')
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
     for folder in (images, degraded):
         if folder and not osp.isdir(folder):
             raise FileNotFoundError(f'there is no folder {folder}')
@@ -97,8 +99,7 @@ def calibrate_measured_checkpoint(
     config = config if is_denoiserep_config(config) else to_measured_config(config)
     if config.model.backbone.get('noise') != 'measured':
         raise ValueError("the config's denoisers are not of measured noise (noise='measured')")
-    if fuse:
-        to_stock_config(config)  # refuses before anything is loaded
+    text_of(to_stock_config(config) if fuse else config)  # refuses before anything is loaded
     if launcher != 'none':
         init_dist(launcher)
     rank, world_size = get_dist_info()

@@ -68,9 +68,12 @@ def run_in_lockstep(
         return run.switch()
 
     try:
+        values: List[Any] = [None] * len(jobs)
         with observe_inputs(modules, pause):
             while True:
-                values = [go_on(run, job) for run, job in zip(runs, jobs)]
+                for i, (run, job) in enumerate(zip(runs, jobs)):
+                    values[i] = None  # or it would keep the layer's input while it goes on
+                    values[i] = go_on(run, job)
                 layers = {None if run.dead else value[0] for run, value in zip(runs, values)}
                 if len(layers) > 1:
                     names = sorted(map(str, layers))

@@ -1,5 +1,6 @@
 """Calibration on measured noise: solve, judge at the output, keep what is better than stock."""
 
+from functools import wraps
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -99,7 +100,23 @@ class MeasuredReport(NamedTuple):
         return '\n'.join(lines)
 
 
-@torch.no_grad()
+def _all_or_nothing(calibration: Callable[..., MeasuredReport]) -> Callable[..., MeasuredReport]:
+    """Denoisers are zero where it begins, and where it fails."""
+
+    @wraps(calibration)
+    def run(model: nn.Module, *args: Any, **kwargs: Any) -> MeasuredReport:
+        with torch.no_grad():
+            _reset(denoisers(model))
+            try:
+                return calibration(model, *args, **kwargs)
+            except BaseException:
+                _reset(denoisers(model))
+                raise
+
+    return run
+
+
+@_all_or_nothing
 def calibrate_measured(
     model: nn.Module,
     pairs: Sequence[Pair],
@@ -121,7 +138,8 @@ def calibrate_measured(
     used.
 
     Args:
-        model (nn.Module): With denoisers of measured noise, all zero. Changed in place.
+        model (nn.Module): With denoisers of measured noise. They are set in place, and zero if
+            anything fails.
         pairs (Sequence[Pair]): What denoisers are solved on.
         held_back (Sequence[Pair]): What they are judged on.
         keep_clean (float): κ, the share of the clean images in both. Defaults to 0.5.
@@ -139,13 +157,14 @@ def calibrate_measured(
         MeasuredReport: What was tried and chosen.
 
     Raises:
-        NothingBetter: If nothing that was tried is better than the stock network. The denoisers are
-            zero then.
+        NothingBetter: If nothing that was tried is better than the stock network.
         ValueError: If there are no denoisers, too few images, or features that are not finite.
     """
     modules = denoisers(model)
     if not modules:
         raise ValueError(f'{type(model).__name__} has no denoisers to calibrate')
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
     if not 0 <= keep_clean <= 1:
         raise ValueError(f'keep_clean must be in [0, 1], got {keep_clean}')
     if not pairs or not held_back:
@@ -162,7 +181,8 @@ def calibrate_measured(
     progress(f'stock: {_spell(stock)}; {len(streams)} of {len(modules)} layers write to a stream')
     count = sum(len(pair.clean) for pair in pairs)
     if images_per_pass is None:
-        fit = torch.tensor(images_at_once(model, pairs[0], count))
+        largest = max(pairs, key=lambda pair: pair.clean[0].numel())
+        fit = torch.tensor(images_at_once(model, largest, count))
         all_reduce(fit, 'min')  # images of other processes may be larger
         images_per_pass = int(fit)
     if images_per_pass < count:
@@ -224,12 +244,12 @@ def calibrate_measured(
             best = other
     solved = solve(pairs, best.plan)
     chosen = judge(best.plan, solved, strengths)
-    _reset(modules)
     if not total(chosen) < stock.total(keep_clean):
         raise NothingBetter(
             f'nothing that was tried is better than the stock network on held-back images: '
             f'{_spell(stock)} without, {_spell(chosen.error)} with denoisers'
         )
+    _reset(modules)
     groups = []
     parts = _groups(chosen.plan.layers)
     for i, part in enumerate(parts):

@@ -32,7 +32,13 @@ def images_at_once(model: nn.Module, pair: Pair, count: int, budget: int = BUDGE
         nonlocal largest
         largest = max(largest, _bytes(list(args)) + _bytes(output))
 
-    leaves = [m for m in backbone_of(model).modules() if not any(m.children())]
+    # A denoised layer has its parametrization as a child, which sees weights.
+    leaves = [
+        module
+        for name, module in backbone_of(model).named_modules()
+        if 'parametrizations' not in name.split('.')
+        and {child for child, _ in module.named_children()} <= {'parametrizations'}
+    ]
     handles = [module.register_forward_hook(look) for module in leaves]
     samples = None if pair.data_samples is None else pair.data_samples[:1]
     try:

@@ -43,9 +43,9 @@ class PairMoments:
         """Add tokens z̃ (K, G·width) and their gains (K, G·rows), float32."""
         self._waiting.append((z, gain, weight))
         if sum(len(tokens) for tokens, _, _ in self._waiting) >= BLOCK:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Multiply the tokens that wait: a product for each image would mostly add up matrices."""
         groups = len(self.gram)
         waiting, self._waiting = self._waiting, []
@@ -72,12 +72,12 @@ class PairMoments:
         for total, tokens in ((self.cross, z), (self.gram, z_student)):
             for block in tokens.split(BLOCK):
                 block = block.reshape(-1, groups, width).transpose(0, 1)
-                total += block.transpose(1, 2) @ block / len(tokens)
-        self.weight += 1
+                total += block.transpose(1, 2) @ block * (len(z) / len(tokens))
+        self.weight += len(z)
 
     def merged(self) -> 'PairMoments':
         """What all processes of a distributed run have seen; without one, the object itself."""
-        self._flush()
+        self.flush()
         if not is_distributed():
             return self
         out = copy.deepcopy(self)

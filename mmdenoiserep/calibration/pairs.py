@@ -135,6 +135,8 @@ class PairPass:
         handles = self._watch_streams()
         try:
             run_in_lockstep(self.modules, jobs, self._at_layer)
+            for moments in self._moments.values():
+                moments.flush()  # or each layer would keep some tokens to the next pass
         finally:
             self._seen.clear()
             for handle in handles:
@@ -177,34 +179,27 @@ class PairPass:
         conv = layer if of_output and isinstance(layer, nn.Conv2d) else None
         for batch in self._batches:
             x = inputs[batch.teacher]
-            total = (
-                x.numel() // x.shape[denoiser.channel_dim]
-                if conv is None
-                else output_size(x, conv).numel()
-            )
-            drawn = self._draw(total, batch.num_images, width, x.device)
+            drawn = self._draw(denoiser, conv, x, batch.num_images)
+            # Popped: the streams of all layers that were passed would be kept to the end.
+            u = None if stream is None else self._seen.pop((keys[batch.teacher], name))
             for place, (student, weight) in enumerate(batch.students):
+                x_student = inputs[student]
+                if self.method == 'transport':  # of images of their own, and sizes
+                    own = self._draw(denoiser, conv, x_student, batch.num_images)
+                    tokens = _take(denoiser, conv, x, drawn)
+                    moments.add_unpaired(tokens, _take(denoiser, conv, x_student, own))
+                    continue
                 # Each student has its part of the tokens: as many multiplications as for one.
                 index = None if drawn is None else drawn[place :: len(batch.students)]
-                z = _take(denoiser, conv, x, index)
-                z_student = _take(denoiser, conv, inputs[student], index)
-                if self.method == 'transport':
-                    moments.add_unpaired(z, z_student)
-                    continue
-                gain = z - z_student
-                if stream is not None:
-                    gain = _apply(flat, gain)
-                    u, u_student = (
-                        take_tokens(
-                            self._seen.pop((keys[job], name))
-                            if job == student
-                            else self._seen[keys[job], name],
-                            stream.channel_dim,
-                            index,
-                        )
-                        for job in (batch.teacher, student)
+                z_student = _take(denoiser, conv, x_student, index)
+                gain = _take(denoiser, conv, x, index) - z_student
+                if stream is not None and u is not None:
+                    u_student = self._seen.pop((keys[student], name))
+                    missing = take_tokens(u, stream.channel_dim, index) - take_tokens(
+                        u_student, stream.channel_dim, index
                     )
-                    gain = gain + (u - u_student).float() / stream.scale.to(gain)
+                    gain = _apply(flat, gain)
+                    gain = gain * stream.scale.to(gain) + missing.float()
                 moments.add(z_student, gain, weight)
         if self._keep:
             self._moments[name] = moments
@@ -221,23 +216,29 @@ class PairPass:
         if stream is None:
             change = moments.regress(self.ridge)
             return moments.with_variance(change) if moments.means else change
-        # W' = W + S as W A: exact where the weight has full row rank.
-        written = moments.regress(self.stream_ridge)
-        return torch.linalg.pinv(flat.double(), rtol=RANK) @ written
+        # What is to be written to the stream, S, as Γ W A = Γ W + S: exact where Γ W has full row
+        # rank. Dividing by γ instead would let a channel that writes next to nothing rule all.
+        scaled = stream.scale.to(flat.device).reshape(len(flat), -1, 1) * flat.double()
+        return torch.linalg.pinv(scaled, rtol=RANK) @ moments.regress(self.stream_ridge)
 
     def _stock_weight(self, name: str) -> nn.Parameter:
         return self.model.get_submodule(name).get_parameter(f'{PREFIX}original')
 
     def _draw(
-        self, total: int, num_images: int, width: int, device: torch.device
+        self, denoiser: Denoiser, conv: Optional[nn.Conv2d], x: Tensor, num_images: int
     ) -> Optional[Tensor]:
+        """Positions of an input (of the output it leads to, with ``conv``); None for all."""
+        total = x.numel() // x.shape[denoiser.channel_dim]
+        if conv is not None:
+            total = output_size(x, conv).numel()
+        width = denoiser.weight.shape[1]
         count = None
         if self.max_tokens is not None:
             most = max(LEAST_TOKENS, TOKENS_PER_ENTRY * width)
             share = -(-most * num_images // self._num_images)
             count = min(self.max_tokens * num_images, share)
         index = draw(total, count, self.generator)
-        return None if index is None else index.to(device)
+        return None if index is None else index.to(x.device)
 
 
 def _take(

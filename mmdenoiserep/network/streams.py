@@ -4,7 +4,7 @@ A layer with output y writes to a stream u if some later feature is u + γ y + �
 constant for each channel (batch norm in evaluation, layer scale, or 1 and 0). There is no
 nonlinearity behind a layer if that holds, or if another layer's input or the network's output is
 γ y + β. Found by looking, not by names: one forward pass on a random image, in which every input
-and output of a module is kept.
+and output of a module is kept at some positions.
 """
 
 import copy
@@ -42,9 +42,19 @@ class Stream(NamedTuple):
 
 
 class _Seen(NamedTuple):
+    """A feature at some positions: whole ones of a large image would take gigabytes.
+
+    Attributes:
+        module (str): That sees it.
+        side (str): As its 'input' or its 'output'.
+        shape (torch.Size): Of the whole feature.
+        tokens (dict[int, Tensor]): By each dimension that its channels may be in, (K, C), float64.
+    """
+
     module: str
     side: str
-    value: Tensor
+    shape: torch.Size
+    tokens: Dict[int, Tensor]
 
 
 class Behind(NamedTuple):
@@ -103,14 +113,27 @@ def _watch(model: nn.Module, seen: List[_Seen]) -> list:
 
         def before(_, args, name=name):
             if args and isinstance(args[0], Tensor):
-                seen.append(_Seen(name, 'input', args[0].clone()))  # others work in place
+                seen.append(_Seen(name, 'input', args[0].shape, _tokens(args[0])))
 
         def after(_, args, output, name=name):
             features = output if isinstance(output, (tuple, list)) else [output]
-            seen.extend(_Seen(name, 'output', f.clone()) for f in features if isinstance(f, Tensor))
+            tensors = [f for f in features if isinstance(f, Tensor)]
+            seen.extend(_Seen(name, 'output', f.shape, _tokens(f)) for f in tensors)
 
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
     return handles
+
+
+def _tokens(feature: Tensor) -> Dict[int, Tensor]:
+    """The same positions of all features that have as many."""
+    found = {}
+    for dim in (-1, -3):
+        if feature.ndim + dim > 0 and feature.numel():
+            generator = torch.Generator().manual_seed(0)
+            index = draw(feature.numel() // feature.shape[dim], POSITIONS, generator)
+            index = None if index is None else index.to(feature.device)
+            found[dim] = take_tokens(feature, dim, index).double().clone()  # others work in place
+    return found
 
 
 class _Output(NamedTuple):
@@ -121,7 +144,6 @@ class _Output(NamedTuple):
         end (int): Of its output.
         shape (torch.Size): Of the output, (N, ..., C) or (N, C, ...).
         channels (int): C.
-        positions (Tensor, optional): At which it is looked at; None for all.
         centred (Tensor): The output less its mean, (K, C), float64.
     """
 
@@ -129,16 +151,15 @@ class _Output(NamedTuple):
     end: int
     shape: torch.Size
     channels: int
-    positions: Optional[Tensor]
     centred: Tensor
 
-    def views(self, feature: Tensor) -> Iterator[Tuple[int, Tensor]]:
-        """A feature at the same positions, (K, C) in float64, in each layout that it may have, with
-        the dimension of its channels."""
-        same = feature.numel() == self.shape.numel() and feature.shape[:1] == self.shape[:1]
-        for dim in (-1, -3):
-            if same and feature.ndim + dim > 0 and feature.shape[dim] == self.channels:
-                yield dim, take_tokens(feature, dim, self.positions).double()
+    def views(self, feature: _Seen) -> Iterator[Tuple[int, Tensor]]:
+        """The tokens of a feature in each layout in which it may be a sum with the output, with the
+        dimension of its channels."""
+        if feature.shape.numel() == self.shape.numel() and feature.shape[:1] == self.shape[:1]:
+            for dim, tokens in feature.tokens.items():
+                if tokens.shape[1] == self.channels:
+                    yield dim, tokens
 
     def scale_in(self, feature: Tensor) -> Optional[Tensor]:
         """γ (C,) if a feature (K, C) is γ y + β, else None."""
@@ -167,29 +188,26 @@ def _output_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[_Outp
     if channel_dim is None or len(own) != 1:  # never called, or several times
         return None
     begin = next(i for i, s in enumerate(seen) if s.module == name and s.side == 'input')
-    y = seen[own[0]].value
-    # The same positions of all of them; laying out whole maps anew would cost more than comparing.
-    generator = torch.Generator().manual_seed(0)
-    index = draw(y.numel() // y.shape[channel_dim], POSITIONS, generator)
-    index = None if index is None else index.to(y.device)
-
-    tokens = take_tokens(y, channel_dim, index).double()
+    y = seen[own[0]]
+    tokens = y.tokens.get(channel_dim)
+    if tokens is None:
+        return None
     centred = tokens - tokens.mean(0)
     if len(centred) < 3 or not centred.any():
         return None
-    return _Output(begin, own[0], y.shape, y.shape[channel_dim], index, centred)
+    return _Output(begin, own[0], y.shape, y.shape[channel_dim], centred)
 
 
 def _stream_of(y: _Output, seen: List[_Seen]) -> Optional[Stream]:
     earlier = reversed(seen[max(0, y.begin - BACK) : y.begin])
-    streams = [(s, dim, u) for s in earlier for dim, u in y.views(s.value)]
+    streams = [(s, dim, u) for s in earlier for dim, u in y.views(s)]
     streams = [(s, dim, u) for s, dim, u in streams if u.var(0).any()]  # a constant is no stream
     for after in seen[y.end + 1 : y.end + 1 + AHEAD]:
-        for _, total in y.views(after.value):
+        for _, total in y.views(after):
             for before, dim, u in streams:
                 scale = y.scale_in(total - u)
                 if scale is not None:
-                    return Stream(before.module, before.side, scale, dim)
+                    return Stream(before.module, before.side, scale.cpu(), dim)
     return None
 
 
@@ -197,6 +215,6 @@ def _feeds(y: _Output, names: Sequence[str], seen: List[_Seen]) -> bool:
     """Whether another layer's input, or the network's output, is a layer's, up to constants of each
     channel."""
     later = seen[y.end + 1 : y.end + 1 + AHEAD]
-    inputs = [s.value for s in later if (s.module, s.side) == ('', 'output')]
-    inputs += [s.value for s in later if s.side == 'input' and s.module in names]
-    return any(y.is_scaled_in(tokens) for value in inputs for _, tokens in y.views(value))
+    inputs = [s for s in later if (s.module, s.side) == ('', 'output')]
+    inputs += [s for s in later if s.side == 'input' and s.module in names]
+    return any(y.is_scaled_in(tokens) for feature in inputs for _, tokens in y.views(feature))

@@ -151,7 +151,7 @@ def seeded(text: Optional[str]) -> Iterator[int]:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # of the CPU alone: a GPU's is not put back
     try:
         yield seed
     finally:
