@@ -120,11 +120,22 @@ def test_the_same_image_meets_the_same_noise_and_leaves_the_generators():
     assert not np.array_equal(fresh, degrade('a/b/c.png', seed=None))
 
 
+@TRANSFORMS.register_module()
+class Darker:
+    """A degradation that draws numbers, as many as it likes."""
+
+    def __call__(self, results: dict) -> dict:
+        for _ in range(np.random.randint(1, 5)):
+            results['img'] = (results['img'] * np.random.uniform(0.8, 0.95)).astype(np.uint8)
+        return results
+
+
 @pytest.mark.parametrize('fresh', [False, True])
-def test_a_pair_shares_its_augmentation(folder, fresh):
+@pytest.mark.parametrize('noise', [[NOISE, 'contrast:1'], [dict(type='Darker')]])
+def test_a_pair_shares_its_augmentation(folder, noise, fresh):
     dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=PIPELINE)
-    pairs = PairDataset(dataset, [NOISE, 'contrast:1'], fresh=fresh)
-    for i in range(8):
+    pairs = PairDataset(dataset, noise, fresh=fresh)
+    for i in range(16):
         clean, degraded = (item['inputs'] for item in pairs[i])
         similar = torch.corrcoef(torch.stack([clean.flatten(), degraded.flatten()]))[0, 1]
         flipped = torch.corrcoef(torch.stack([clean.flip(2).flatten(), degraded.flatten()]))[0, 1]
@@ -132,6 +143,37 @@ def test_a_pair_shares_its_augmentation(folder, fresh):
         assert not torch.equal(clean, degraded)
     batch = collate_pairs([pairs[0], pairs[1]])
     assert len(batch['inputs']) == 4
+
+
+def test_images_meet_noises_in_turn(folder):
+    dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=PIPELINE)
+    both = PairDataset(dataset, ['brightness:5', 'contrast:5'])
+    for i in range(4):
+        alone = PairDataset(dataset, [('brightness:5', 'contrast:5')[i % 2]])
+        images = []
+        for pairs in (both, alone):
+            np.random.seed(i)
+            images.append(pairs[i][1]['inputs'])
+        assert torch.equal(*images)
+
+
+def test_hooks_that_change_a_pipeline_change_that_of_both_images(folder):
+    from mmcv.transforms import Compose
+
+    dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=PIPELINE)
+    pairs = PairDataset(dataset, ['brightness:5'])
+    crop = dict(type='mmcv.CenterCrop', crop_size=20)
+    pairs.pipeline = Compose([PIPELINE[0], crop, PIPELINE[1]])  # as PipelineSwitchHook does
+    clean, degraded = (item['inputs'] for item in pairs[0])
+    assert clean.shape == degraded.shape == (3, 20, 20)
+    assert degraded.mean() > clean.mean() + 0.5
+    with pytest.raises(ValueError, match='loads no image'):
+        pairs.pipeline = Compose([PIPELINE[1]])
+    skipped = []
+    for side in (pairs.clean, pairs.degraded):
+        side.update_skip_type_keys = skipped.append
+    pairs.update_skip_type_keys(('Mosaic',))  # as YOLOXModeSwitchHook does
+    assert skipped == [('Mosaic',)] * 2
 
 
 def test_pairs_that_do_not_match_are_refused(folder, tmp_path):

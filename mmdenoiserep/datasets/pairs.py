@@ -6,6 +6,7 @@ from typing import Any, List, Optional, Sequence, Union
 import numpy as np
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from torch.utils.data import Dataset
 
 from ..registry import DATASETS
@@ -18,7 +19,8 @@ class PairDataset(Dataset):
 
     Item i is a list [clean, degraded] of what the pipeline packs. Both go through the pipeline with
     the same random numbers, so augmentation does not tell them apart. Image i meets noise i mod
-    the number of noises.
+    the number of noises. What hooks and samplers ask of MMDetection's and MMPretrain's data sets
+    goes to both.
 
     Args:
         dataset (dict): Config of a data set whose pipeline loads images.
@@ -47,15 +49,14 @@ class PairDataset(Dataset):
         ]
         if fresh:
             steps = [dict(s, seed=None) if s['type'] == DEGRADE else s for s in steps]
+        self.noise = dict(type='mmdenoiserep.OneNoise', transforms=steps)
         self.clean = ROOT_DATASETS.build(copy.deepcopy(dataset))
-        self.degraded = [
-            ROOT_DATASETS.build(insert_behind_loading(dataset, step)) for step in steps
-        ]
+        self.degraded = ROOT_DATASETS.build(insert_behind_loading(dataset, self.noise))
         self.metainfo = getattr(self.clean, 'metainfo', {})
 
     def full_init(self) -> None:
         """Load the lists of images."""
-        for dataset in (self.clean, *self.degraded):
+        for dataset in (self.clean, self.degraded):
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
 
@@ -63,13 +64,41 @@ class PairDataset(Dataset):
         """What is known of an image before it is loaded, for samplers."""
         return self.clean.get_data_info(index)
 
+    def get_cat2imgs(self) -> dict:
+        """The images of each class, for MMDetection's ClassAwareSampler."""
+        return self.clean.get_cat2imgs()
+
+    def update_skip_type_keys(self, skip_type_keys: Sequence[str]) -> None:
+        """Leave transforms out from now on (MMDetection's YOLOXModeSwitchHook)."""
+        for dataset in (self.clean, self.degraded):
+            dataset.update_skip_type_keys(skip_type_keys)
+
+    @property
+    def pipeline(self) -> Any:
+        """That of the clean images. Set (MMDetection's PipelineSwitchHook), it is both's."""
+        return self.clean.pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Any) -> None:
+        degraded = copy.deepcopy(pipeline)  # each has caches of its own
+        transforms = list(degraded.transforms)
+        places = [i for i, t in enumerate(transforms) if type(t).__name__.startswith('LoadImage')]
+        if not places:
+            raise ValueError(
+                f'the pipeline loads no image, behind which noise is added: {pipeline}'
+            )
+        for i in reversed(places):
+            transforms.insert(i + 1, ROOT_TRANSFORMS.build(self.noise))
+        degraded.transforms = transforms
+        self.clean.pipeline, self.degraded.pipeline = pipeline, degraded
+
     def __len__(self) -> int:
         return len(self.clean)
 
     def __getitem__(self, index: int) -> List[Any]:
         seed = str(np.random.randint(2**31))
         pair = []
-        for dataset in (self.clean, self.degraded[index % len(self.degraded)]):
+        for dataset in (self.clean, self.degraded):
             with seeded(seed):  # flips and crops are the same for both
                 pair.append(dataset[index])
         shapes = [tuple(item['inputs'].shape) for item in pair]

@@ -1,0 +1,38 @@
+"""One of several degradations for each image, which leaves no trace in what is drawn behind it."""
+
+import zlib
+from typing import Optional, Sequence
+
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+
+from ..registry import TRANSFORMS
+from .degrade import seeded
+
+
+@TRANSFORMS.register_module()
+class OneNoise:
+    """Degrade an image by one of some transforms: image i meets transform i mod their number.
+
+    Flips and crops behind do not depend on what the transform draws, so a pipeline with it and one
+    without augment an image alike.
+
+    Required keys: those of the transforms. The image's number is ``sample_idx`` where there is one
+    (in MMEngine's data sets), else it is made from ``img_path``.
+
+    Args:
+        transforms (Sequence[dict]): Configs.
+    """
+
+    def __init__(self, transforms: Sequence[dict]) -> None:
+        self.transforms = [ROOT_TRANSFORMS.build(transform) for transform in transforms]
+
+    def __call__(self, results: dict) -> Optional[dict]:
+        """Run the image's transform; None where that gives the image up."""
+        number = results.get('sample_idx')
+        if number is None:
+            number = zlib.crc32(str(results.get('img_path', '')).encode())
+        with seeded(None):
+            return self.transforms[number % len(self.transforms)](results)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.transforms})'
