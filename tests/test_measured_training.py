@@ -219,6 +219,22 @@ def test_a_stock_checkpoint_in_a_robust_one_out(folder, tmp_path, degraded):
     assert 'mmdenoiserep' not in Path(report.written.config).read_text()
 
 
+def test_what_is_not_fused_trains_further(folder, tmp_path):
+    config = config_of(tmp_path, folder)
+    stock = stock_checkpoint(config, tmp_path)
+    out = tmp_path / 'robust.pth'
+    report = calibrate_measured_checkpoint(
+        config, stock, str(out), noise=[NOISE], keep_clean=0.25, num_images=16
+    )
+    config = Config.fromfile(report.written.config)
+    config.train_cfg = dict(by_epoch=True, max_epochs=1)
+    runner = Runner.from_cfg(config)
+    runner.train()
+    hook = next(h for h in runner.hooks if hasattr(h, 'keep_clean'))
+    assert (hook.noise, hook.keep_clean) == ([NOISE], 0.25)
+    assert hook._measured.best[0] < report.measured.stock.total(0.25)
+
+
 @pytest.mark.parametrize('mode', ['label-free', 'label-aug'])
 @pytest.mark.parametrize('init', ['zero', 'calibrated'])
 def test_training_matches_the_output(folder, tmp_path, mode, init):
@@ -244,6 +260,47 @@ def test_training_matches_the_output(folder, tmp_path, mode, init):
         assert torch.equal(original, before[f'{name}.weight'])
     assert torch.equal(best['head.weight'], before['head.weight'])
     assert hook._measured.best[0] <= errors[0]
+
+
+def training(tmp_path, folder, epochs: int, **changes) -> Runner:
+    config = config_of(tmp_path, folder)
+    stock = stock_checkpoint(config, tmp_path)
+    config = to_measured_config(config)
+    config.custom_hooks[0].update(
+        mode='label-free', noise=[NOISE], init='calibrated', calibration_images=16, fuse=False
+    )
+    config.custom_hooks += changes.pop('hooks', [])
+    config.load_from = stock
+    config.train_cfg = dict(by_epoch=True, max_epochs=epochs)
+    config.update(changes)
+    return Runner.from_cfg(config)
+
+
+def test_what_was_judged_is_saved_beside_an_average(folder, tmp_path):
+    """EMAHook gives a checkpoint the average, which no one has judged."""
+    runner = training(tmp_path, folder, 2, hooks=[dict(type='EMAHook', momentum=0.5)])
+    runner.train()
+    hook = next(h for h in runner.hooks if hasattr(h, 'keep_clean'))
+    best = torch.load(tmp_path / 'best.pth', weights_only=True)['state_dict']
+    assert any(weight.any() for weight in hook._measured.best[1].values())
+    for name, weight in hook._measured.best[1].items():
+        assert torch.equal(best[f'{name}.parametrizations.weight.0.weight'], weight)
+
+
+def test_the_best_so_far_outlives_a_run(folder, tmp_path):
+    training(tmp_path, folder, 1).train()
+    path = tmp_path / 'best.pth'
+    best = torch.load(path, weights_only=True)
+    # Had the run gone astray, and been killed behind its last checkpoint:
+    state = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    for key, value in state['state_dict'].items():
+        if key.endswith('weight.0.weight'):
+            value.fill_(10)
+    torch.save(state, tmp_path / 'epoch_1.pth')
+    training(tmp_path, folder, 2, resume=True, load_from=None, experiment_name='resumed').train()
+    again = torch.load(path, weights_only=True)['state_dict']
+    for key, value in best['state_dict'].items():
+        assert torch.equal(again[key], value)
 
 
 def test_noise_and_denoisers_have_to_fit(folder, tmp_path):

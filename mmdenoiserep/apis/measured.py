@@ -124,5 +124,10 @@ def calibrate_measured_checkpoint(
     model.cpu()
     if fuse:
         return RobustReport(report, fuse_model(config, model, out, dataset_meta, force=force))
+    if degraded:
+        noise = [dict(type='mmdenoiserep.LoadDegraded', folder=osp.abspath(degraded))]
+    for hook in config.get('custom_hooks') or []:  # to train further on the same
+        if str(hook.get('type')).endswith('DenoiseRepHook'):
+            hook.update(noise=list(noise), keep_clean=keep_clean)
     count = world_size * sum(len(pair.clean) for pair in [*pairs, *held_back])
     return RobustReport(report, write_unfused(config, model, out, dataset_meta, count, force))

@@ -228,6 +228,10 @@ class DenoiseRepHook(Hook):
                 step=runner.iter + 1,
             )
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self._measured is not None:  # a run that is killed keeps it
+            self._measured.save_best(runner)
+
     def before_test(self, runner: Runner) -> None:
         inserted = denoisers(_unwrapped(runner))
         if inserted and not any(d.weight.any() for d in inserted.values()):

@@ -2,7 +2,7 @@
 
 import math
 import os.path as osp
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -12,11 +12,17 @@ from torch import Tensor, nn
 
 from ..apis.pairs import Noise, load_pairs, pair_loader
 from ..calibration import NothingBetter, Pair, calibrate_measured
-from ..calibration.judge import OutputError, output_error
+from ..calibration.judge import OutputError, Target, output_error, stock_outputs
 from ..denoiser import Denoiser
 from ..network.observation import NoisePredictor
+from ..network.parametrization import PREFIX
+from ..stock.checkpoint import load_checkpoint_file, weights_of
+from ..stock.files import atomic_write
 from ..stock.model import evaluation
 from ..training.matched import MatchedLosses, matched_losses
+
+#: Of W_D in a state dict, behind the layer's name.
+KEY = f'{PREFIX}0.weight'
 
 
 class MeasuredTraining:
@@ -56,27 +62,44 @@ class MeasuredTraining:
         self.num_images = num_images
         self.calibrated = calibrated
         self.held_back: List[Pair] = []
+        self._targets: List[Optional[Target]] = []
         #: The least error so far, and the denoisers that made it.
         self.best: Tuple[float, Dict[str, Tensor]] = (math.inf, {})
 
     def prepare(self, runner: Runner, model: nn.Module) -> None:
         """Start from the closed form if asked to, and let the loop load pairs."""
         seed = runner.seed or 0
-        share = -(-self.num_images // runner.world_size)
-        pairs, self.held_back = load_pairs(runner.cfg, model, self.noise, share, seed=seed)
-        untrained = not any(module.weight.any() for module in self.modules.values())
-        if self.calibrated and untrained:
-            runner.logger.info(self._from_closed_form(model, pairs, seed))
-        self.judge(runner, model)
         loader = pair_loader(runner.cfg.train_dataloader, self.noise, fresh=True)
         loop = runner.train_loop
-        loop.dataloader = runner.build_dataloader(loader, seed)
+        loop.dataloader = runner.build_dataloader(loader, seed)  # refuses before any long work
         if hasattr(loop, 'dataloader_iterator'):
             loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
         # MMPretrain's mixes images of a batch, which would part pairs.
         preprocessor: Any = model.data_preprocessor
         if hasattr(getattr(preprocessor, 'batch_augments', None), 'augments'):
             preprocessor.batch_augments = None
+        share = -(-self.num_images // runner.world_size)
+        pairs, self.held_back = load_pairs(runner.cfg, model, self.noise, share, seed=seed)
+        with evaluation(model):  # of a base that is frozen
+            self._targets = stock_outputs(model, self.modules, self.held_back)
+        untrained = not any(module.weight.any() for module in self.modules.values())
+        if self.calibrated and untrained:
+            runner.logger.info(self._from_closed_form(model, pairs, seed))
+        if runner.iter > 0:
+            self._recall(runner, model)
+        self.judge(runner, model)
+
+    @torch.no_grad()
+    def _recall(self, runner: Runner, model: nn.Module) -> None:
+        """Judge the best denoisers of the run that is resumed."""
+        path = self._path(runner)
+        if not osp.isfile(path):
+            return
+        weights = weights_of(load_checkpoint_file(path), path)
+        own = {name: module.weight.clone() for name, module in self.modules.items()}
+        self._put({name: weights[f'{name}.{KEY}'] for name in self.modules})
+        self.judge(runner, model)
+        self._put(own)
 
     def _from_closed_form(self, model: nn.Module, pairs: Sequence[Pair], seed: int) -> str:
         try:
@@ -110,7 +133,7 @@ class MeasuredTraining:
     def judge(self, runner: Runner, model: nn.Module) -> OutputError:
         """Measure the held-back pairs, and remember the denoisers if they are the best so far."""
         with evaluation(model):
-            error = output_error(model, self.modules, self.held_back)
+            error = output_error(model, self.modules, self.held_back, self._targets)
         total = error.total(self.keep_clean)
         if not self.best[1] or total < self.best[0]:
             self.best = (total, {n: m.weight.detach().clone() for n, m in self.modules.items()})
@@ -122,14 +145,37 @@ class MeasuredTraining:
         )
         return error
 
-    @torch.no_grad()
     def restore_best(self, runner: Runner) -> str:
         """Put the best denoisers back and save them as a checkpoint; its path."""
-        for name, module in self.modules.items():
-            module.weight.copy_(self.best[1][name])
-        runner.save_checkpoint(
-            runner.work_dir, 'best.pth', save_optimizer=False, save_param_scheduler=False
+        self._put(self.best[1])
+        if runner.rank == 0:
+            self.save_best(runner)
+        return self._path(runner)
+
+    def save_best(self, runner: Runner) -> None:
+        """Write the best denoisers so far, on the first process alone.
+
+        Not by the runner: with an EMAHook it would save an average that was never judged.
+        """
+        state = {key: value.cpu() for key, value in unwrap(runner.model).state_dict().items()}
+        for name, weight in self.best[1].items():
+            state[f'{name}.{KEY}'] = weight.cpu()
+        meta = dict(
+            cfg=runner.cfg.pretty_text,
+            dataset_meta=getattr(runner.train_loop.dataloader.dataset, 'metainfo', None),
+            iter=runner.iter,
+            seed=runner.seed,
         )
+        with atomic_write(self._path(runner)) as file:
+            torch.save(dict(meta=meta, state_dict=state), file)
+
+    @torch.no_grad()
+    def _put(self, weights: Mapping[str, Tensor]) -> None:
+        for name, module in self.modules.items():
+            module.weight.copy_(weights[name])
+
+    @staticmethod
+    def _path(runner: Runner) -> str:
         return osp.join(runner.work_dir, 'best.pth')
 
 
