@@ -73,10 +73,7 @@ def parse_args() -> argparse.Namespace:
         help='the layers to denoise, for a stock config',
     )
     parser.add_argument(
-        '--max-tokens',
-        type=at_least(1),
-        default=256,
-        help='tokens per image and layer (default: 256)',
+        '--max-tokens', type=int, default=256, help='tokens per image and layer (default: 256)'
     )
     parser.add_argument('--seed', type=int, default=0, help='chooses the images (default: 0)')
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, help=OPTIONS_HELP)
