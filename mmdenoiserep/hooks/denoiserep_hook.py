@@ -135,6 +135,7 @@ class DenoiseRepHook(Hook):
         self._noise_losses: Dict[str, Tensor] = {}
         self._seed: Optional[int] = None
         self._checked = False
+        self._measured: Optional[MeasuredTraining] = None
 
     def before_run(self, runner: Runner) -> None:
         model = _unwrapped(runner)
@@ -159,7 +160,6 @@ class DenoiseRepHook(Hook):
             )
         if self.fuse and self._fusable:
             to_stock_config(runner.cfg)  # refuses now rather than after training
-        self._measured: Optional[MeasuredTraining] = None
         if self.noise:
             self._measured = MeasuredTraining(
                 self._modules,
@@ -229,7 +229,7 @@ class DenoiseRepHook(Hook):
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if self._measured is not None:  # a run that is killed keeps it
+        if self._measured is not None and self._measured.best[1]:  # a run that is killed keeps it
             self._measured.save_best(runner)
 
     def before_test(self, runner: Runner) -> None:

@@ -5,6 +5,7 @@ import os.path as osp
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
+from mmengine.dist import broadcast_object_list
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
@@ -93,11 +94,18 @@ class MeasuredTraining:
     def _recall(self, runner: Runner, model: nn.Module) -> None:
         """Judge the best denoisers of the run that is resumed."""
         path = self._path(runner)
-        if not osp.isfile(path):
+        found = [osp.isfile(path)]
+        broadcast_object_list(found)  # all processes judge, or none
+        if not found[0]:
             return
         weights = weights_of(load_checkpoint_file(path), path)
         own = {name: module.weight.clone() for name, module in self.modules.items()}
-        self._put({name: weights[f'{name}.{KEY}'] for name in self.modules})
+        keys = {name: f'{name}.{KEY}' for name in own}
+        best = {name: weights[key] for name, key in keys.items() if key in weights}
+        if {n: w.shape for n, w in best.items()} != {n: w.shape for n, w in own.items()}:
+            runner.logger.warning(f'{path} is of other denoisers, and is replaced')
+            return
+        self._put(best)
         self.judge(runner, model)
         self._put(own)
 
