@@ -80,6 +80,31 @@ def test_the_zoo_names_the_checkpoint_of_a_stock_config():
     assert config_from_arguments(parser.parse_args([name, *options])).load_from == 'my.pth'
 
 
+def test_measured_noise_is_trained_with_an_optimizer_of_its_own():
+    """A stock one is meant for a whole network, and diverges."""
+    pytest.importorskip('mmdet')
+    pytest.importorskip('imagecorruptions')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    add_runner_arguments(parser)
+    add_denoiserep_arguments(parser)
+
+    def config(*options):
+        flags = ['--denoiserep', '--noise', 'gaussian_noise:3', '--cfg-options', 'load_from=a.pth']
+        name = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+        return config_from_arguments(parser.parse_args([name, *flags, *options]))
+
+    adamw = dict(type='AdamW', lr=1e-4, weight_decay=0.0)
+    cosine = dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True)
+    assert config().optim_wrapper == dict(type='OptimWrapper', optimizer=adamw)
+    assert config().param_scheduler == [dict(cosine, T_max=12)]
+    shorter = config('train_cfg.max_epochs=2', 'optim_wrapper.optimizer.lr=0.001')
+    assert shorter.optim_wrapper.optimizer == dict(adamw, lr=1e-3)
+    assert shorter.param_scheduler == [dict(cosine, T_max=2)]
+    own = config('train_cfg.max_epochs=2', 'param_scheduler.0.eta_min=1e-5')
+    assert own.param_scheduler == [dict(cosine, T_max=12, eta_min=1e-5)]
+
+
 def test_without_a_gpu_training_is_in_float32(stock_config_file, monkeypatch):
     monkeypatch.setattr('mmdenoiserep.cli.configs.get_device', lambda: 'cpu')
     parser = argparse.ArgumentParser()

@@ -15,6 +15,9 @@ from .calibrate import CalibrationReport, load_stock_model, write_unfused
 from .fuse import FusionReport, check_out, fuse_model
 from .pairs import Noise, load_pairs
 
+#: What output-matched training steps with.
+OPTIMIZER = dict(type='AdamW', lr=1e-4, weight_decay=0.0)
+
 
 class RobustReport(NamedTuple):
     """What was found, and what was written."""
@@ -35,6 +38,30 @@ def to_measured_config(config: Config, targets: Optional[Sequence[str]] = None) 
     config = to_denoiserep_config(config, targets=targets)
     config.model.backbone.update(noise='measured', reach='kernel')
     return config
+
+
+def set_optimizer(config: Config) -> None:
+    """Let a config train denoisers of measured noise as the studies did: AdamW, 1e-4, no decay.
+
+    A stock optimizer is meant for a whole network and diverges. Precision, accumulation and
+    clipping stay as they are.
+    """
+    wrapper = config.get('optim_wrapper') or dict(type='OptimWrapper')
+    kept = {k: v for k, v in wrapper.items() if k not in ('paramwise_cfg', 'constructor')}
+    config.optim_wrapper = dict(kept, optimizer=dict(OPTIMIZER))
+    set_schedule(config)
+
+
+def set_schedule(config: Config) -> None:
+    """Let the learning rate fall to 0 along a cosine, over the length of the config's training."""
+    loop = config.get('train_cfg') or {}
+    length = loop.get('max_epochs') or loop.get('max_iters')
+    if not length:
+        return
+    schedule = dict(type='CosineAnnealingLR', T_max=length, by_epoch=bool(loop.get('max_epochs')))
+    if schedule['by_epoch']:
+        schedule['convert_to_iter_based'] = True
+    config.param_scheduler = [schedule]
 
 
 def calibrate_measured_checkpoint(
@@ -96,7 +123,10 @@ def calibrate_measured_checkpoint(
             raise FileNotFoundError(f'there is no folder {folder}')
     if degraded and not images:
         raise ValueError('a folder of degraded images needs one of clean images (--clean)')
-    config = config if is_denoiserep_config(config) else to_measured_config(config)
+    if not is_denoiserep_config(config):
+        config = to_measured_config(config)
+        if not fuse:
+            set_optimizer(config)  # to train further
     if config.model.backbone.get('noise') != 'measured':
         raise ValueError("the config's denoisers are not of measured noise (noise='measured')")
     text_of(to_stock_config(config) if fuse else config)  # refuses before anything is loaded

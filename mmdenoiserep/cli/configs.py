@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.hub import get_config
 from mmengine.logging import print_log
 
-from ..apis.measured import to_measured_config
+from ..apis.measured import set_optimizer, set_schedule, to_measured_config
 from ..stock.config import (
     is_denoiserep_config,
     to_denoiserep_config,
@@ -124,6 +124,7 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         if args.noise:
             options = dict(noise=list(args.noise), keep_clean=args.keep_clean, init='calibrated')
             config.custom_hooks[0].update(options)
+            set_optimizer(config)
     elif any(getattr(args, name, None) for name in ('targets', 'mode', 'noise')):
         raise ValueError(
             '--targets, --mode and --noise go with --denoiserep; a DenoiseRep config has its own, '
@@ -132,6 +133,12 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     config.launcher = args.launcher
     if args.cfg_options:
         merge(config, args.cfg_options)
+        if (
+            denoiserep
+            and args.noise
+            and not any(key.startswith('param_scheduler') for key in args.cfg_options)
+        ):
+            set_schedule(config)  # by the length that it has now
     if not isinstance(config.get('model'), dict) or not config.model.get('type'):
         raise ValueError(f'{args.config} has no model')
     if denoiserep and 'load_from' not in (args.cfg_options or {}):
