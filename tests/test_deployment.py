@@ -23,7 +23,8 @@ from mmdenoiserep.stock.model import build_model
 ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / 'configs' / 'study' / 'deployment'
 LR = 'optim_wrapper.optimizer.lr'
-NOISES = ['gaussian_noise:3', 'contrast:2']
+# Features by depth are of the first one: three steps of training have something to show there.
+NOISES = ['contrast:2', 'gaussian_noise:3']
 ARMS = {
     'stock': dict(kind='stock'),
     'tv': dict(kind='restore', transform=dict(type='mmengine.Restore', method='tv', strength=0.1)),
