@@ -95,14 +95,15 @@ def test_measured_noise_is_trained_with_an_optimizer_of_its_own():
         return config_from_arguments(parser.parse_args([name, *flags, *options]))
 
     adamw = dict(type='AdamW', lr=1e-4, weight_decay=0.0)
+    warm_up = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50)
     cosine = dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True)
     assert config().optim_wrapper == dict(type='OptimWrapper', optimizer=adamw)
-    assert config().param_scheduler == [dict(cosine, T_max=12)]
+    assert config().param_scheduler == [warm_up, dict(cosine, T_max=12)]
     shorter = config('train_cfg.max_epochs=2', 'optim_wrapper.optimizer.lr=0.001')
     assert shorter.optim_wrapper.optimizer == dict(adamw, lr=1e-3)
-    assert shorter.param_scheduler == [dict(cosine, T_max=2)]
-    own = config('train_cfg.max_epochs=2', 'param_scheduler.0.eta_min=1e-5')
-    assert own.param_scheduler == [dict(cosine, T_max=12, eta_min=1e-5)]
+    assert shorter.param_scheduler == [warm_up, dict(cosine, T_max=2)]
+    own = config('train_cfg.max_epochs=2', 'param_scheduler.1.eta_min=1e-5')
+    assert own.param_scheduler == [warm_up, dict(cosine, T_max=12, eta_min=1e-5)]
 
 
 def test_without_a_gpu_training_is_in_float32(stock_config_file, monkeypatch):

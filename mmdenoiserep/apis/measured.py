@@ -17,6 +17,8 @@ from .pairs import Noise, load_pairs
 
 #: What output-matched training steps with.
 OPTIMIZER = dict(type='AdamW', lr=1e-4, weight_decay=0.0)
+#: Iterations in which its learning rate rises.
+WARM_UP = 50
 
 
 class RobustReport(NamedTuple):
@@ -53,7 +55,12 @@ def set_optimizer(config: Config) -> None:
 
 
 def set_schedule(config: Config) -> None:
-    """Let the learning rate fall to 0 along a cosine, over the length of the config's training."""
+    """Let the learning rate rise for 50 iterations and fall to 0 along a cosine, to the end of the
+    config's training.
+
+    Adam's first steps are of the full rate for each weight, whatever its gradient, and take the
+    closed form, from which training starts, out of its minimum.
+    """
     loop = config.get('train_cfg') or {}
     length = loop.get('max_epochs') or loop.get('max_iters')
     if not length:
@@ -61,7 +68,8 @@ def set_schedule(config: Config) -> None:
     schedule = dict(type='CosineAnnealingLR', T_max=length, by_epoch=bool(loop.get('max_epochs')))
     if schedule['by_epoch']:
         schedule['convert_to_iter_based'] = True
-    config.param_scheduler = [schedule]
+    warm_up = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=WARM_UP)
+    config.param_scheduler = [warm_up, schedule]
 
 
 def calibrate_measured_checkpoint(
