@@ -1,7 +1,19 @@
 """Calibration on measured noise: solve, judge at the output, keep what is better than stock."""
 
 from functools import wraps
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+    cast,
+)
 
 import torch
 from mmengine.dist import all_reduce, broadcast_object_list
@@ -100,22 +112,25 @@ class MeasuredReport(NamedTuple):
         return '\n'.join(lines)
 
 
-def _all_or_nothing(calibration: Callable[..., MeasuredReport]) -> Callable[..., MeasuredReport]:
+Calibration = TypeVar('Calibration', bound=Callable[..., MeasuredReport])
+
+
+def _all_or_nothing(calibration: Calibration) -> Calibration:
     """Denoisers are zero where it begins, and where it fails."""
 
     @wraps(calibration)
     def run(model: nn.Module, *args: Any, **kwargs: Any) -> MeasuredReport:
-        with torch.no_grad():
+        _reset(denoisers(model))
+        try:
+            return calibration(model, *args, **kwargs)
+        except BaseException:
             _reset(denoisers(model))
-            try:
-                return calibration(model, *args, **kwargs)
-            except BaseException:
-                _reset(denoisers(model))
-                raise
+            raise
 
-    return run
+    return cast(Calibration, run)
 
 
+@torch.no_grad()
 @_all_or_nothing
 def calibrate_measured(
     model: nn.Module,

@@ -1,7 +1,7 @@
 """Pairs of a clean image and its degraded version, under one pipeline."""
 
 import copy
-from typing import Any, List, Optional, Sequence, Union
+from typing import Any, Iterable, List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import pseudo_collate
@@ -81,15 +81,13 @@ class PairDataset(Dataset):
     @pipeline.setter
     def pipeline(self, pipeline: Any) -> None:
         degraded = copy.deepcopy(pipeline)  # each has caches of its own
-        transforms = list(degraded.transforms)
-        places = [i for i, t in enumerate(transforms) if type(t).__name__.startswith('LoadImage')]
+        places = _behind_loading(type(t).__name__ for t in degraded.transforms)
         if not places:
             raise ValueError(
                 f'the pipeline loads no image, behind which noise is added: {pipeline}'
             )
-        for i in reversed(places):
-            transforms.insert(i + 1, ROOT_TRANSFORMS.build(self.noise))
-        degraded.transforms = transforms
+        for place in places:
+            degraded.transforms.insert(place, ROOT_TRANSFORMS.build(self.noise))
         self.clean.pipeline, self.degraded.pipeline = pipeline, degraded
 
     def __len__(self) -> int:
@@ -130,17 +128,22 @@ def insert_behind_loading(dataset: dict, transform: dict) -> dict:
     return dataset
 
 
+def _behind_loading(names: Iterable[str]) -> List[int]:
+    """Where noise goes in a pipeline, by its transforms' names, the last place first."""
+    places = [i + 1 for i, name in enumerate(names) if name.startswith('LoadImage')]
+    return places[::-1]
+
+
 def _insert(node: Any, transform: dict) -> int:
     if isinstance(node, dict):
         count = 0
         pipeline = node.get('pipeline')
         if isinstance(pipeline, list):
-            for i in reversed(range(len(pipeline))):
-                kind = pipeline[i].get('type')
-                name = kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
-                if name.startswith('LoadImage'):
-                    pipeline.insert(i + 1, copy.deepcopy(transform))
-                    count += 1
+            kinds = [step.get('type') for step in pipeline]
+            names = (k.split('.')[-1] if isinstance(k, str) else k.__name__ for k in kinds)
+            for place in _behind_loading(names):
+                pipeline.insert(place, copy.deepcopy(transform))
+                count += 1
         inner = [node.get('dataset'), *(node.get('datasets') or [])]
         return count + sum(_insert(value, transform) for value in inner if value)
     return 0

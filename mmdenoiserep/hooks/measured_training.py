@@ -8,6 +8,7 @@ import torch
 from mmengine.dist import broadcast_object_list
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import weights_to_cpu
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import Tensor, nn
 
@@ -81,11 +82,11 @@ class MeasuredTraining:
             preprocessor.batch_augments = None
         share = -(-self.num_images // runner.world_size)
         pairs, self.held_back = load_pairs(runner.cfg, model, self.noise, share, seed=seed)
-        with evaluation(model):  # of a base that is frozen
-            self._targets = stock_outputs(model, self.modules, self.held_back)
         untrained = not any(module.weight.any() for module in self.modules.values())
         if self.calibrated and untrained:
             runner.logger.info(self._from_closed_form(model, pairs, seed))
+        with evaluation(model):  # of a base that is frozen
+            self._targets = stock_outputs(model, self.modules, self.held_back)
         if runner.iter > 0:
             self._recall(runner, model)
         self.judge(runner, model)
@@ -165,7 +166,7 @@ class MeasuredTraining:
 
         Not by the runner: with an EMAHook it would save an average that was never judged.
         """
-        state = {key: value.cpu() for key, value in unwrap(runner.model).state_dict().items()}
+        state = weights_to_cpu(unwrap(runner.model).state_dict())
         for name, weight in self.best[1].items():
             state[f'{name}.{KEY}'] = weight.cpu()
         meta = dict(

@@ -132,7 +132,8 @@ def _tokens(feature: Tensor) -> Dict[int, Tensor]:
             generator = torch.Generator().manual_seed(0)
             index = draw(feature.numel() // feature.shape[dim], POSITIONS, generator)
             index = None if index is None else index.to(feature.device)
-            found[dim] = take_tokens(feature, dim, index).double().clone()  # others work in place
+            tokens = take_tokens(feature, dim, index)
+            found[dim] = tokens.to(torch.float64, copy=True)  # others work in place
     return found
 
 
@@ -143,14 +144,12 @@ class _Output(NamedTuple):
         begin (int): Index among the features of the layer's input.
         end (int): Of its output.
         shape (torch.Size): Of the output, (N, ..., C) or (N, C, ...).
-        channels (int): C.
         centred (Tensor): The output less its mean, (K, C), float64.
     """
 
     begin: int
     end: int
     shape: torch.Size
-    channels: int
     centred: Tensor
 
     def views(self, feature: _Seen) -> Iterator[Tuple[int, Tensor]]:
@@ -158,7 +157,7 @@ class _Output(NamedTuple):
         dimension of its channels."""
         if feature.shape.numel() == self.shape.numel() and feature.shape[:1] == self.shape[:1]:
             for dim, tokens in feature.tokens.items():
-                if tokens.shape[1] == self.channels:
+                if tokens.shape[1] == self.centred.shape[1]:
                     yield dim, tokens
 
     def scale_in(self, feature: Tensor) -> Optional[Tensor]:
@@ -195,7 +194,7 @@ def _output_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[_Outp
     centred = tokens - tokens.mean(0)
     if len(centred) < 3 or not centred.any():
         return None
-    return _Output(begin, own[0], y.shape, y.shape[channel_dim], centred)
+    return _Output(begin, own[0], y.shape, centred)
 
 
 def _stream_of(y: _Output, seen: List[_Seen]) -> Optional[Stream]:

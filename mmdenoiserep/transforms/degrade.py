@@ -88,9 +88,7 @@ class Degrade:
         from imagecorruptions import corrupt
 
         image = results['img']
-        # By the last two parts of the path: the same wherever the data set lies.
-        name = '/'.join(str(results.get('img_path', '')).replace('\\', '/').split('/')[-2:])
-        text = f'{self.seed} {self.corruption} {self.severity} {name}'
+        text = f'{self.seed} {self.corruption} {self.severity} {image_name(results)}'
         # Flips and crops behind are not to depend on what the noise has drawn.
         seeding = seeded(None if self.seed is None else text)
         with seeding as seed, warnings.catch_warnings():
@@ -104,6 +102,11 @@ class Degrade:
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.corruption!r}, severity={self.severity})'
+
+
+def image_name(results: dict) -> str:
+    """The last two parts of an image's path: the same wherever the data set lies."""
+    return '/'.join(str(results.get('img_path', '')).replace('\\', '/').split('/')[-2:])
 
 
 def noise_transform(noise: Union[str, dict]) -> dict:

@@ -6,7 +6,7 @@ from typing import Optional, Sequence
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 
 from ..registry import TRANSFORMS
-from .degrade import seeded
+from .degrade import image_name, seeded
 
 
 @TRANSFORMS.register_module()
@@ -30,7 +30,7 @@ class OneNoise:
         """Run the image's transform; None where that gives the image up."""
         number = results.get('sample_idx')
         if number is None:
-            number = zlib.crc32(str(results.get('img_path', '')).encode())
+            number = zlib.crc32(image_name(results).encode())
         with seeded(None):
             return self.transforms[number % len(self.transforms)](results)
 
