@@ -223,10 +223,12 @@ def test_what_is_not_fused_trains_further(folder, tmp_path):
     config = config_of(tmp_path, folder)
     stock = stock_checkpoint(config, tmp_path)
     out = tmp_path / 'robust.pth'
-    report = calibrate_measured_checkpoint(
-        config, stock, str(out), noise=[NOISE], keep_clean=0.25, num_images=16
+    report = calibrate_measured_checkpoint(  # as tools/calibrate.py does
+        to_measured_config(config), stock, str(out), noise=[NOISE], keep_clean=0.25, num_images=16
     )
     config = Config.fromfile(report.written.config)
+    assert config.optim_wrapper.optimizer.type == 'AdamW'
+    assert config.param_scheduler[0].type == 'LinearLR'
     config.train_cfg = dict(by_epoch=True, max_epochs=1)
     runner = Runner.from_cfg(config)
     runner.train()

@@ -131,10 +131,7 @@ def calibrate_measured_checkpoint(
             raise FileNotFoundError(f'there is no folder {folder}')
     if degraded and not images:
         raise ValueError('a folder of degraded images needs one of clean images (--clean)')
-    if not is_denoiserep_config(config):
-        config = to_measured_config(config)
-        if not fuse:
-            set_optimizer(config)  # to train further
+    config = config if is_denoiserep_config(config) else to_measured_config(config)
     if config.model.backbone.get('noise') != 'measured':
         raise ValueError("the config's denoisers are not of measured noise (noise='measured')")
     text_of(to_stock_config(config) if fuse else config)  # refuses before anything is loaded
@@ -166,6 +163,8 @@ def calibrate_measured_checkpoint(
         noise = [dict(type='mmdenoiserep.LoadDegraded', folder=osp.abspath(degraded))]
     for hook in config.get('custom_hooks') or []:  # to train further on the same
         if str(hook.get('type')).endswith('DenoiseRepHook'):
+            if not hook.get('noise'):  # its optimizer is still the stock one
+                set_optimizer(config)
             hook.update(noise=list(noise), keep_clean=keep_clean)
     count = world_size * sum(len(pair.clean) for pair in [*pairs, *held_back])
     return RobustReport(report, write_unfused(config, model, out, dataset_meta, count, force))
