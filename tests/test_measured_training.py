@@ -1,5 +1,6 @@
 """Measured noise from files: pairs, calibration as a job, training with the hook."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -303,6 +304,22 @@ def test_the_best_so_far_outlives_a_run(folder, tmp_path):
     again = torch.load(path, weights_only=True)['state_dict']
     for key, value in best['state_dict'].items():
         assert torch.equal(again[key], value)
+
+
+def test_a_missing_partner_is_seen_before_any_work(folder, tmp_path, monkeypatch):
+    other = tmp_path / 'degraded'
+    shutil.copytree(folder, other)
+    (other / '7.png').unlink()
+
+    def work(*args, **kwargs):
+        raise AssertionError('images are loaded already')
+
+    monkeypatch.setattr('mmdenoiserep.hooks.measured_training.load_pairs', work)
+    runner = training(tmp_path, folder, 1)
+    hook = next(h for h in runner.hooks if hasattr(h, 'keep_clean'))
+    hook.noise = [dict(type='mmdenoiserep.LoadDegraded', folder=str(other))]
+    with pytest.raises(FileNotFoundError, match=r'7\.png has no partner.*leave the image out'):
+        runner.train()
 
 
 def test_noise_and_denoisers_have_to_fit(folder, tmp_path):

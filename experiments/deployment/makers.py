@@ -15,6 +15,7 @@ from torch.optim.swa_utils import update_bn
 from mmdenoiserep import calibrate_checkpoint, to_denoiserep_config
 from mmdenoiserep.apis import calibrate_measured_checkpoint, to_measured_config
 from mmdenoiserep.apis.calibrate import load_stock_model
+from mmdenoiserep.apis.measured import set_schedule
 from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.stock.config import without_sync_norms
@@ -160,7 +161,8 @@ def _train_denoisers(config: Config, checkpoint: str, out: str) -> None:
 
 
 def _train(config: Config) -> str:
-    """Train; the last checkpoint."""
+    """Train, by one schedule for all arms; the last checkpoint."""
+    set_schedule(config)
     # An arm is measured once, at its end.
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
     config.experiment_name = config.work_dir.replace(osp.sep, '_')

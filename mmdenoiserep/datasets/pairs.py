@@ -60,6 +60,21 @@ class PairDataset(Dataset):
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
 
+    def check_partners(self) -> None:
+        """See before long work that each image has its degraded version, where they are files.
+
+        Raises:
+            FileNotFoundError: If one has none.
+        """
+        noise = ROOT_TRANSFORMS.build(self.noise)
+        if not any(hasattr(transform, 'partner') for transform in noise.transforms):
+            return
+        for i in range(len(self)):
+            info = self.get_data_info(i)
+            transform = noise.choose(info)
+            if hasattr(transform, 'partner'):
+                transform.partner(info['img_path'])
+
     def get_data_info(self, index: int) -> dict:
         """What is known of an image before it is loaded, for samplers."""
         return self.clean.get_data_info(index)

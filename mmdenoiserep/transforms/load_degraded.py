@@ -31,7 +31,7 @@ class LoadDegraded:
     def __call__(self, results: dict) -> dict:
         """Load the partner of ``results['img_path']``."""
         image = results['img']
-        path = self._partner(results['img_path'])
+        path = self.partner(results['img_path'])
         degraded = mmcv.imread(path)
         if degraded is None:
             raise ValueError(f'{path} cannot be read as an image')
@@ -43,10 +43,13 @@ class LoadDegraded:
         results['img'] = degraded.astype(image.dtype)
         return results
 
-    def _partner(self, clean: str) -> str:
+    def partner(self, clean: str) -> str:
+        """The degraded version's path, of a clean image's."""
         name = osp.join(self.folder, osp.basename(clean))
         stem = osp.splitext(name)[0]
         for path in (name, *(stem + suffix for suffix in self.SUFFIXES)):
             if osp.isfile(path):
                 return path
-        raise FileNotFoundError(f'{clean} has no partner of its name in {self.folder}')
+        raise FileNotFoundError(
+            f'{clean} has no partner of its name in {self.folder}: add it, or leave the image out'
+        )

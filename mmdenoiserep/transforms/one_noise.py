@@ -1,7 +1,7 @@
 """One of several degradations for each image, which leaves no trace in what is drawn behind it."""
 
 import zlib
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 
@@ -28,11 +28,15 @@ class OneNoise:
 
     def __call__(self, results: dict) -> Optional[dict]:
         """Run the image's transform; None where that gives the image up."""
+        with seeded(None):
+            return self.choose(results)(results)
+
+    def choose(self, results: dict) -> Callable:
+        """The transform that an image meets."""
         number = results.get('sample_idx')
         if number is None:
             number = zlib.crc32(image_name(results).encode())
-        with seeded(None):
-            return self.transforms[number % len(self.transforms)](results)
+        return self.transforms[number % len(self.transforms)]
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.transforms})'

@@ -4,7 +4,6 @@ extra = {
     'train_cfg.max_iters': 150,
     'optim_wrapper.optimizer.lr': 1e-4,
     'optim_wrapper.optimizer.weight_decay': 0.0,
-    'param_scheduler': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=150)],
     'default_hooks.checkpoint.interval': 150,
 }
 
@@ -13,7 +12,6 @@ def longer(iterations):
     """Fine-tuning with labels, so many iterations long."""
     changes = {
         'train_cfg.max_iters': iterations,
-        'param_scheduler': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=iterations)],
         'default_hooks.checkpoint.interval': iterations,
         'optim_wrapper.optimizer.lr': 1e-4,
     }

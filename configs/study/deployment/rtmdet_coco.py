@@ -8,7 +8,6 @@ arms = {
         options=dict(keep_clean=0.8),
         config={
             'train_cfg.max_iters': 1200,
-            'param_scheduler': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=1200)],
             'default_hooks.checkpoint.interval': 1200,
         },
     )

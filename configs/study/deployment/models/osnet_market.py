@@ -36,5 +36,4 @@ test_dataloader = dict(batch_size=64, dataset=dict(pipeline=pipeline))
 
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.0))
 train_cfg = dict(max_iters=300, val_interval=300)
-param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, T_max=300)]
 default_hooks = dict(checkpoint=dict(interval=300))

@@ -96,7 +96,6 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.0),
     clip_grad=dict(max_norm=10),
 )
-param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, T_max=max_iters)]
 default_hooks = dict(
     checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False, interval=max_iters)
 )
