@@ -204,6 +204,11 @@ def test_missing_checkpoints_and_strange_arms_are_said_in_a_line(folder):
     assert set(study.arms) == {'stock', 'paper'} and not study.dials
 
 
+def test_all_noises_of_the_benchmark_by_one_word(folder):
+    study = read_study(load_config(write_study(folder, noises='benchmark')), 'out')
+    assert len(study.noises) == 15 and {'snow:3', 'zoom_blur:3'} < set(study.noises)
+
+
 @pytest.mark.parametrize('method', METHODS)
 def test_denoisers_of_images_take_noise_out(method):
     clean = np.full((64, 64, 3), 120, np.uint8)

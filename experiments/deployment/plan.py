@@ -12,7 +12,7 @@ from mmengine.config import Config
 from experiments.robustness.plan import CLEAN, TASKS, Noise
 from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
 from experiments.tasks import task_of
-from mmdenoiserep.transforms.degrade import name_of
+from mmdenoiserep.transforms.degrade import BENCHMARK, name_of
 
 from .arms import NOISELESS, Arm, read_arm
 from .jobs import Job, View
@@ -151,7 +151,10 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     transfer['arms'] = [name for name in transfer['arms'] if name in arms]
     if not transfer['arms']:
         transfer['noises'] = []
-    for noise in [*spec['noises'], *transfer['noises']]:
+    noises = spec['noises']
+    if noises == 'benchmark':
+        noises = [f'{name}:3' for name in BENCHMARK]
+    for noise in [*noises, *transfer['noises']]:
         name_of(noise)  # refuses
     copy = osp.join(root, 'model.py')
     write_once(copy, base.pretty_text)
@@ -160,7 +163,7 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
         base=Config.fromfile(copy),
         checkpoint=spec['checkpoint'],
         digest=hashlib.sha256(Path(spec['checkpoint']).read_bytes()).hexdigest(),
-        noises=list(spec['noises']),
+        noises=list(noises),
         arms=arms,
         dials=dials,
         transfer=transfer,
