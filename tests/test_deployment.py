@@ -258,6 +258,34 @@ def test_published_weights_go_by_their_order_and_what_does_not_fit_is_named():
         converted(published, model, drop=['classifier'])
 
 
+def test_batch_norms_see_batches_where_the_model_keeps_them_in_evaluation(folder, monkeypatch):
+    config = Config.fromfile('model.py')
+    config.randomness = dict(seed=0)
+    model = build_model(config)
+    norms = [name for name, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    weights = model.state_dict()
+    for name in norms[1:]:  # the first is folded
+        weights[f'{name}.running_mean'] += 1
+    torch.save(dict(state_dict=weights, meta={}), 'stock.pth')
+    own = type(model).train
+
+    def train(self, mode=True):
+        own(self, mode)
+        for module in self.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    monkeypatch.setattr(type(model), 'train', train)
+    assert make('batch-norm', config, 'stock.pth', 'out.pth', ['fog:1'], {}) == ''
+    after = torch.load('out.pth')['state_dict']
+    changed = [
+        n for n in norms if not after[f'{n}.running_mean'].equal(weights[f'{n}.running_mean'])
+    ]
+    assert changed == norms[1:] and after[f'{norms[1]}.running_mean'].any()
+    assert after[f'{norms[0]}.running_var'].equal(weights[f'{norms[0]}.running_var'])
+
+
 def test_batch_norms_that_are_folded_are_left_alone(folder):
     config = Config.fromfile('model.py')
     torch.save(dict(state_dict=build_model(config).state_dict(), meta={}), 'folded.pth')

@@ -181,6 +181,12 @@ def test_weights_are_initialized_in_the_stock_way(tmp_path, whole_model):
     assert torch.equal(original, torch.full_like(original, 0.125))
 
 
+def test_testing_needs_no_training_data(tmp_path):
+    config = toy_config(tmp_path, mode='alternating')
+    config.train_dataloader.dataset = dict(type='ToyData', no_such_argument=1)
+    assert 'positive' in Runner.from_cfg(config).test()
+
+
 def test_alternating_trains_denoisers_and_base_in_turn(tmp_path):
     config = toy_config(tmp_path, epochs=4, mode='alternating', period=1)
     config.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)

@@ -16,7 +16,8 @@ from toy import ToyModel, stock_backbone, toy_config
 from mmdenoiserep import calibrate_measured_checkpoint, denoisers
 from mmdenoiserep.apis.measured import to_measured_config
 from mmdenoiserep.datasets import PairDataset, collate_pairs
-from mmdenoiserep.transforms import Degrade, noise_transform
+from mmdenoiserep.training.matched import relative_error
+from mmdenoiserep.transforms import Degrade, LoadDegraded, noise_transform
 
 pytest.importorskip('imagecorruptions')
 pytest.importorskip('mmcv')
@@ -61,6 +62,15 @@ def config_of(tmp_path, folder, **hook) -> Config:
         loader.collate_fn = dict(type='pseudo_collate')
     config.model.type = 'PairToyModel'
     return config
+
+
+def degrade_all(folder: Path, out: Path) -> Path:
+    """The images of a folder with noise, in another."""
+    out.mkdir()
+    for path in folder.iterdir():
+        results = dict(img=cv2.imread(str(path)), img_path=str(path))
+        cv2.imwrite(str(out / path.name), Degrade('gaussian_noise', 3)(results)['img'])
+    return out
 
 
 class Stack(BaseDataPreprocessor):
@@ -202,11 +212,7 @@ def test_a_stock_checkpoint_in_a_robust_one_out(folder, tmp_path, degraded):
     stock = stock_checkpoint(config, tmp_path)
     options = dict(noise=[NOISE])
     if degraded:
-        other = tmp_path / 'degraded'
-        other.mkdir()
-        for path in folder.iterdir():
-            results = dict(img=cv2.imread(str(path)), img_path=str(path))
-            cv2.imwrite(str(other / path.name), Degrade('gaussian_noise', 3)(results)['img'])
+        other = degrade_all(folder, tmp_path / 'degraded')
         options = dict(images=str(folder), degraded=str(other))
     out = tmp_path / 'robust.pth'
     report = calibrate_measured_checkpoint(config, stock, str(out), fuse=True, **options)
@@ -220,12 +226,19 @@ def test_a_stock_checkpoint_in_a_robust_one_out(folder, tmp_path, degraded):
     assert 'mmdenoiserep' not in Path(report.written.config).read_text()
 
 
-def test_what_is_not_fused_trains_further(folder, tmp_path):
+@pytest.mark.parametrize('degraded', [False, True])
+def test_what_is_not_fused_trains_further(folder, tmp_path, degraded):
     config = config_of(tmp_path, folder)
     stock = stock_checkpoint(config, tmp_path)
     out = tmp_path / 'robust.pth'
+    options, noise = dict(noise=[NOISE]), NOISE
+    if degraded:  # the training set is of other images, and has labels
+        other = degrade_all(folder, tmp_path / 'degraded')
+        options = dict(images=str(folder), degraded=str(other))
+        noise = dict(type='mmdenoiserep.LoadDegraded', folder=str(other))
+        config.train_dataloader.dataset = dict(type='ToyData')
     report = calibrate_measured_checkpoint(  # as tools/calibrate.py does
-        to_measured_config(config), stock, str(out), noise=[NOISE], keep_clean=0.25, num_images=16
+        to_measured_config(config), stock, str(out), keep_clean=0.25, num_images=16, **options
     )
     config = Config.fromfile(report.written.config)
     assert config.optim_wrapper.optimizer.type == 'AdamW'
@@ -234,7 +247,7 @@ def test_what_is_not_fused_trains_further(folder, tmp_path):
     runner = Runner.from_cfg(config)
     runner.train()
     hook = next(h for h in runner.hooks if hasattr(h, 'keep_clean'))
-    assert (hook.noise, hook.keep_clean) == ([NOISE], 0.25)
+    assert (hook.noise, hook.keep_clean) == ([noise], 0.25)
     assert hook._measured.best[0] < report.measured.stock.total(0.25)
 
 
@@ -320,6 +333,33 @@ def test_a_missing_partner_is_seen_before_any_work(folder, tmp_path, monkeypatch
     hook.noise = [dict(type='mmdenoiserep.LoadDegraded', folder=str(other))]
     with pytest.raises(FileNotFoundError, match=r'7\.png has no partner.*leave the image out'):
         runner.train()
+
+
+def test_two_images_of_one_name_are_no_pairs(folder, tmp_path):
+    clean = tmp_path / 'clean'
+    for part in ('a', 'b'):
+        shutil.copytree(folder, clean / part)
+    dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(clean), pipeline=PIPELINE)
+    with pytest.raises(ValueError, match=r'a.0\.png and .*b.0\.png have one degraded version'):
+        PairDataset(dataset, degraded=str(folder)).check_partners()
+
+
+@pytest.mark.parametrize('shape', [(40, 48), (40, 48, 1), (40, 48, 3)])
+@pytest.mark.parametrize('kind', [np.uint8, np.float32])
+def test_noise_keeps_the_kind_of_an_image(shape, kind, tmp_path):
+    image = np.full(shape, 100, kind)
+    noisy = Degrade('gaussian_noise', 3)(dict(img=image, img_path='a.png'))['img']
+    assert noisy.shape == shape and noisy.dtype == kind and 40 < noisy.std() < 80
+    cv2.imwrite(str(tmp_path / 'a.png'), noisy)
+    again = LoadDegraded(str(tmp_path))(dict(img=image, img_path='clean/a.png'))['img']
+    assert again.shape == shape and again.dtype == kind and np.array_equal(again, noisy)
+
+
+def test_the_error_of_a_single_vector_is_relative_to_it():
+    feature = torch.randn(8, 16)
+    output = [feature + 0.1 * torch.randn(8, 16)]
+    for some in (slice(0, 1), slice(0, 8)):
+        assert 0 < relative_error([output[0][some]], [feature[some]]) < 0.1
 
 
 def test_noise_and_denoisers_have_to_fit(folder, tmp_path):

@@ -1,10 +1,12 @@
 """The robustness benchmark: its figures by hand, and the tool on a model that is a threshold."""
 
 import contextlib
+import hashlib
 import io
 import itertools
 import json
 import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -453,13 +455,22 @@ def test_what_is_stale_or_damaged_is_measured_again(tmp_path, tool, monkeypatch)
     assert new() == []
     torch.save(dict(state_dict={'backbone.weight': torch.tensor(99.0)}), 'robust.pth')
     assert new() == ['robust.pth'] * 2
-    (file,) = Path('out', 'statistics').glob('stock-*/fog-1.npz')
+    # Under a longer name, since another has its own; and beside a damaged file.
+    Path('b').mkdir()
+    shutil.copy('stock.pth', 'b/robust.pth')
+    tool(config, 'stock.pth', 'robust.pth', 'b/robust.pth', *options)
+    assert new() == []
+    digest = hashlib.sha256(Path('stock.pth').read_bytes()).hexdigest()
+    file = Path('out', 'statistics', digest[:16], 'fog-1.npz')
     file.write_bytes(file.read_bytes()[:-30])
     assert new() == ['stock.pth']
     config.write_text(config.read_text().replace("'batch_size': 4", "'batch_size': 5"))
     assert len(new()) == 4
     labels = Path('data', 'labels.txt')
     labels.write_text(labels.read_text().replace('0.png 1', '0.png 0'))
+    assert len(new()) == 4
+    image = next(Path('data').rglob('*.png'))
+    image.write_bytes(image.read_bytes() + b'0')
     assert len(new()) == 4
 
 

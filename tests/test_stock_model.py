@@ -15,6 +15,7 @@ from mmdenoiserep import (
 )
 from mmdenoiserep.apis.verify import difference_to, explicit_features
 from mmdenoiserep.cli import load_config
+from mmdenoiserep.stock.data import unlabelled_loader
 from mmdenoiserep.stock.model import build_model, preprocess, run_backbone, tensors_in
 from mmdenoiserep.training import denoising_losses, freeze_base
 
@@ -70,9 +71,25 @@ def test_a_plain_module_is_run_on_its_batches():
     assert torch.equal(run_backbone(model, inputs), model(inputs))
 
 
+def test_models_that_slide_a_window_see_one():
+    model = nn.Module()
+    model.test_cfg = dict(mode='slide', crop_size=(4, 8), stride=(2, 4))
+    model.data_preprocessor = lambda batch, training: dict(inputs=batch)
+    images = torch.arange(2 * 3 * 6 * 6.0).reshape(2, 3, 6, 6)
+    assert torch.equal(preprocess(model, images)[0], images[:, :, 1:5])
+    assert torch.equal(preprocess(model, images, training=True)[0], images)
+
+
 def test_tensors_are_found_in_any_output():
     a, b = torch.ones(1), torch.zeros(1)
     assert tensors_in(dict(x=(a, [b]), y=None, z=3)) == [a, b]
+
+
+def test_an_item_of_mmdetections_reid_is_an_image():
+    pytest.importorskip('mmdet')
+    config = load_config('mmdet::reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py')
+    assert 'triplet_sampler' in config.train_dataloader.dataset
+    assert 'triplet_sampler' not in unlabelled_loader(config, 0).dataset
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from mmdenoiserep.cli import (
     add_runner_arguments,
     config_from_arguments,
     load_config,
+    set_resume,
 )
 from mmdenoiserep.stock.reader import read_checkpoint
 from tools import tool
@@ -78,6 +79,37 @@ def test_the_zoo_names_the_checkpoint_of_a_stock_config():
     assert config.work_dir == 'work_dirs/retinanet_r50_fpn_1x_coco_denoiserep'
     options = ['--denoiserep', '--cfg-options', 'load_from=my.pth']
     assert config_from_arguments(parser.parse_args([name, *options])).load_from == 'my.pth'
+    # These load what their training begins with.
+    name = 'mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py'
+    config = config_from_arguments(parser.parse_args([name, '--denoiserep']))
+    assert 'cityscapes' in config.load_from and 'coco' not in config.load_from
+    name = 'mmdet::faster_rcnn/faster-rcnn_r50-caffe_fpn_ms-1x_coco-person.py'
+    with pytest.raises(ValueError, match='names no trained checkpoint'):
+        config_from_arguments(parser.parse_args([name, '--denoiserep']))
+
+
+def test_a_training_that_has_not_begun_is_not_resumed(stock_config_file, tmp_path):
+    config = load_config(str(stock_config_file))
+    config.merge_from_dict(dict(work_dir=str(tmp_path / 'work'), load_from='stock.pth'))
+    set_resume(config, 'auto')
+    assert config.load_from == 'stock.pth' and not config.get('resume')
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work' / 'last_checkpoint').write_text('epoch_1.pth')
+    set_resume(config, 'auto')
+    assert config.load_from is None and config.resume
+    set_resume(config, 'other.pth')
+    assert config.load_from == 'other.pth' and config.resume
+
+
+def test_flags_of_measured_noise_need_a_noise(stock_config_file, tmp_path):
+    checkpoint = str(stock_config_file)  # is not looked at
+    for name, args in (
+        ('calibrate', [checkpoint, 'out.pth', '--images', str(tmp_path), '--keep-clean', '0.8']),
+        ('train', ['--denoiserep', '--keep-clean', '0.8']),
+    ):
+        done = tool(name, stock_config_file, *args, cwd=tmp_path)
+        assert done.returncode == 1
+        assert re.search('--keep-clean goes with .*noise', done.stderr.splitlines()[-1])
 
 
 def test_measured_noise_is_trained_with_an_optimizer_of_its_own():

@@ -56,8 +56,8 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         '--method',
         choices=METHODS,
-        default='pairs',
-        help='transport solves from second moments alone, as if the images were no pairs',
+        help='pairs (default); transport solves from second moments alone, as if the images were '
+        'no pairs',
     )
     group.add_argument(
         '--images-per-pass',
@@ -97,6 +97,13 @@ def run(args: argparse.Namespace) -> None:
         launcher=args.launcher,
         force=args.force,
     )
+    own = {name: getattr(args, name) for name in ('keep_clean', 'method', 'images_per_pass')}
+    own = {name: value for name, value in own.items() if value is not None}
+    if own and not measured:
+        raise ValueError(
+            f'--{next(iter(own)).replace("_", "-")} goes with measured noise: give --noise, or '
+            '--clean and --degraded'
+        )
     if measured:
         report = calibrate_measured_checkpoint(
             load_measured_config(args.config, args.targets, args.cfg_options),
@@ -104,9 +111,7 @@ def run(args: argparse.Namespace) -> None:
             args.out,
             noise=args.noise,
             degraded=args.degraded,
-            keep_clean=args.keep_clean,
-            method=args.method,
-            images_per_pass=args.images_per_pass,
+            **own,
             **shared,
         )
     else:

@@ -10,6 +10,7 @@ from mmdenoiserep.cli import (
     build_runner,
     config_from_arguments,
     run_tool,
+    set_resume,
 )
 
 
@@ -46,8 +47,7 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         config.auto_scale_lr.enable = True
     if args.resume:
-        config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
+        set_resume(config, args.resume)
     build_runner(config, args.allow_missing).train()
 
 

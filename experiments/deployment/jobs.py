@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from experiments.robustness.cache import noise_version
 from experiments.robustness.measure import load_arrays, save_arrays
 from experiments.robustness.plan import CLEAN, TASKS, Noise, with_noise
 from experiments.study.jobs import load_model, read_record, write_json
 from experiments.tasks import task_of
+from mmdenoiserep import __version__
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.stock.config import without_sync_norms
 from mmdenoiserep.stock.sources import read_weights_only
@@ -56,8 +58,12 @@ class Job(NamedTuple):
     views: Tuple[View, ...] = ()
 
     def fingerprint(self) -> str:
-        """Of everything that the result depends on, so that no stale result is taken up."""
+        """Of what is asked for and of the releases that do it, so that no stale result is taken up.
+
+        Not of the images, nor of the code between releases: remove the folder for those.
+        """
         parts = (self.digest, self.kind, self.noises, self.options, self.transform, self.seed)
+        parts += (__version__, noise_version())
         text = Path(self.config).read_text() + repr(parts)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -95,6 +101,7 @@ class Job(NamedTuple):
         # A folder of its own: the runner writes its config there, under the file's name.
         config.work_dir = osp.join(self.folder, 'training')
         config.randomness = dict(seed=self.seed)
+        Path(self.folder, 'done.json').unlink(missing_ok=True)  # of an earlier config
         begin = time.perf_counter()
         options = json.loads(self.options)
         out = self.robust()

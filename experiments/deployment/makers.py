@@ -1,5 +1,6 @@
 """How each kind of arm makes a stock checkpoint out of a stock checkpoint."""
 
+import copy
 import itertools
 import os.path as osp
 import shutil
@@ -10,12 +11,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from mmdenoiserep import calibrate_checkpoint, to_denoiserep_config
 from mmdenoiserep.apis import calibrate_measured_checkpoint, to_measured_config
 from mmdenoiserep.apis.calibrate import load_stock_model
-from mmdenoiserep.apis.measured import set_schedule
 from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.stock.config import without_sync_norms
@@ -55,10 +56,17 @@ def _batch_norm(
 ) -> str:
     """``num_images``."""
     model, meta = load_stock_model(config, checkpoint)
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    if all(is_folded(norm) for norm in norms):
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    folded = {norm: copy.deepcopy(norm.state_dict()) for norm in norms if is_folded(norm)}
+    if len(folded) == len(norms):
         shutil.copyfile(checkpoint, out)
         return 'no batch norms that are not folded into convolutions'
+
+    def see_batches(*_: Any) -> None:
+        # Where the model keeps them in evaluation as it trains (`norm_eval`), too.
+        for norm in norms:
+            norm.train(norm not in folded)
+
     model.to(get_device())
     loader = unlabelled_loader(config, config.randomness.seed)
     loader.dataset = insert_behind_loading(loader.dataset, _one_of(noises, 1.0))
@@ -66,8 +74,12 @@ def _batch_norm(
     left = options.get('num_images', 256) // loader.batch_size
     init_default_scope(config.default_scope)
     batches = itertools.islice(Runner.build_dataloader(loader), max(left, 1))
+    handle = model.register_forward_pre_hook(see_batches)
     # Runs the model on its inputs, in mode 'tensor'.
     update_bn((preprocess(model, batch)[0] for batch in batches), model)
+    handle.remove()
+    for norm, state in folded.items():
+        norm.load_state_dict(state)
     torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=meta)), out)
     return ''
 
@@ -161,8 +173,7 @@ def _train_denoisers(config: Config, checkpoint: str, out: str) -> None:
 
 
 def _train(config: Config) -> str:
-    """Train, by one schedule for all arms; the last checkpoint."""
-    set_schedule(config)
+    """Train; the last checkpoint."""
     # An arm is measured once, at its end.
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
     config.experiment_name = config.work_dir.replace(osp.sep, '_')

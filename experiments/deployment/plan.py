@@ -12,6 +12,7 @@ from mmengine.config import Config
 from experiments.robustness.plan import CLEAN, TASKS, Noise
 from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
 from experiments.tasks import task_of
+from mmdenoiserep.apis.measured import set_schedule
 from mmdenoiserep.transforms.degrade import BENCHMARK, name_of
 
 from .arms import NOISELESS, Arm, read_arm
@@ -84,6 +85,7 @@ class Study(NamedTuple):
         denoisers = {k: v for k, v in changes.items() if k.startswith('model.backbone.')}
         config = Config.fromfile(self.base.filename)
         config.merge_from_dict({k: v for k, v in changes.items() if k not in denoisers})
+        set_schedule(config)  # one for all that train, as long as this one does
         if denoisers:
             config.denoisers = denoisers
         folder = osp.join(self.root, arm.name.replace(' ', '_'))

@@ -65,8 +65,13 @@ class CachedDegrade(Degrade):
         """
         text = f'{self.version} {name} {image.shape}'
         key = hashlib.blake2b(text.encode() + image.tobytes(), digest_size=12).hexdigest()
-        noise = f'{self.corruption}-{self.severity}-{self.seed}'
-        return osp.join(self.folder, noise, f'{osp.splitext(osp.basename(name))[0]}-{key}.png')
+        folder = osp.join(self.folder, folder_of(self.corruption, self.severity, self.seed))
+        return osp.join(folder, f'{osp.splitext(osp.basename(name))[0]}-{key}.png')
+
+
+def folder_of(corruption: str, severity: int, seed: int) -> str:
+    """The folder of a noise, in that of all."""
+    return f'{corruption}-{severity}-{seed}'
 
 
 def write(path: str, data: bytes) -> None:

@@ -17,7 +17,8 @@ from experiments.study.bootstrap import resamples
 from mmdenoiserep.stock.checkpoint import load_exactly
 from mmdenoiserep.stock.files import atomic_write
 
-from .plan import CLEAN, Checkpoint, Noise, Plan
+from .cache import folder_of
+from .plan import CLEAN, SEED, Checkpoint, Noise, Plan
 from .progress import Meter
 
 Arrays = Dict[str, np.ndarray]
@@ -50,7 +51,8 @@ def check_space(plan: Plan, jobs: List[Job]) -> str:
     if not plan.cache or not noises:
         return ''
     os.makedirs(plan.cache, exist_ok=True)
-    there = sum(path.stat().st_size for path in Path(plan.cache).glob('*/*.png'))
+    folders = [Path(plan.cache, folder_of(*noise, SEED)) for noise in noises]
+    there = sum(path.stat().st_size for folder in folders for path in folder.glob('*.png'))
     needed = plan.num_bytes * len(noises)
     free = shutil.disk_usage(plan.cache).free
     text = f'corrupted images are kept in {plan.cache}: at most {needed / 2**30:.2f} GiB'

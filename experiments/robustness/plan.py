@@ -3,11 +3,12 @@
 import argparse
 import hashlib
 import json
+import os
 import os.path as osp
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 from torch import Tensor, nn
@@ -115,8 +116,8 @@ class Plan(NamedTuple):
 
     def statistics_file(self, checkpoint: Checkpoint, noise: Noise) -> str:
         """Where the statistics of a checkpoint under a noise are."""
-        folder = f'{checkpoint.name.replace("/", "_")}-{checkpoint.digest[:8]}'
-        return osp.join(self.root, 'statistics', folder, f'{str(noise).replace(":", "-")}.npz')
+        file = f'{str(noise).replace(":", "-")}.npz'
+        return osp.join(self.root, 'statistics', checkpoint.digest[:16], file)
 
     def fingerprint_of(self, checkpoint: Checkpoint, noise: Noise) -> str:
         """Of all that the statistics depend on, so that stale ones are not taken."""
@@ -172,6 +173,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         for key, value in config.test_dataloader.items()
         if key not in ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
     }
+    parts['files'] = [stamp(p) for p in (*paths, *label_files(config, infos))]
     text = json.dumps([parts, infos], sort_keys=True, default=str)
     return Plan(
         config=config,
@@ -186,6 +188,22 @@ def read_plan(args: argparse.Namespace) -> Plan:
         num_bytes=num_bytes,
         fingerprint=hashlib.sha256(text.encode()).hexdigest(),
     )
+
+
+def label_files(config: Config, infos: Sequence[dict]) -> List[str]:
+    """The files of labels that are read while testing: label maps, and the evaluator's."""
+    maps = [info['seg_map_path'] for info in infos if info.get('seg_map_path')]
+    evaluators = config.get('test_evaluator') or []
+    evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
+    return maps + [metric['ann_file'] for metric in evaluators if metric.get('ann_file')]
+
+
+def stamp(path: str) -> Tuple[int, int]:
+    """Size and time of change of a file, which tell it from another under its name; or zeros."""
+    if not osp.isfile(path):  # of a remote backend
+        return 0, 0
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def read_corruptions(names: Sequence[str]) -> List[str]:

@@ -59,7 +59,7 @@ class Job(NamedTuple):
     splits: Tuple[str, ...] = ('val',)
 
     def fingerprint(self) -> str:
-        """Of everything that the result depends on, so that no stale result is taken up."""
+        """Of what is asked for, so that no stale result is taken up; not of images or code."""
         text = Path(self.config).read_text() + f'{self.kind} {self.seed}'
         if self.parent:
             text += read_record(self.parent)['fingerprint']
@@ -76,7 +76,9 @@ class Job(NamedTuple):
         read_weights_only()  # this is a process of its own
         todo = self.missing()
         if 'train' in todo:
-            for split in ('val', 'test'):  # of an earlier config
+            # Of an earlier config:
+            Path(self.folder, 'done.json').unlink(missing_ok=True)
+            for split in ('val', 'test'):
                 Path(statistics_file(self.folder, split)).unlink(missing_ok=True)
             begin = time.perf_counter()
             checkpoint, config = _train(self)

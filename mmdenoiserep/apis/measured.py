@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from ..calibration import MeasuredReport, calibrate_measured
 from ..calibration.measured import RIDGES
 from ..stock.config import is_denoiserep_config, text_of, to_denoiserep_config, to_stock_config
+from ..stock.data import unlabelled_loader
 from .calibrate import CalibrationReport, load_stock_model, write_unfused
 from .fuse import FusionReport, check_out, fuse_model
 from .pairs import Noise, load_pairs
@@ -159,12 +160,15 @@ def calibrate_measured_checkpoint(
     model.cpu()
     if fuse:
         return RobustReport(report, fuse_model(config, model, out, dataset_meta, force=force))
-    if degraded:
+    if degraded and images:  # the pairs that there are, not the training set
         noise = [dict(type='mmdenoiserep.LoadDegraded', folder=osp.abspath(degraded))]
+        config.train_dataloader = unlabelled_loader(config, seed, osp.abspath(images))
     for hook in config.get('custom_hooks') or []:  # to train further on the same
         if str(hook.get('type')).endswith('DenoiseRepHook'):
             if not hook.get('noise'):  # its optimizer is still the stock one
                 set_optimizer(config)
             hook.update(noise=list(noise), keep_clean=keep_clean)
+            if degraded:  # without labels
+                hook.mode = 'label-free'
     count = world_size * sum(len(pair.clean) for pair in [*pairs, *held_back])
     return RobustReport(report, write_unfused(config, model, out, dataset_meta, count, force))

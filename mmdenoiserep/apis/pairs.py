@@ -64,12 +64,16 @@ def load_pairs(
         ValueError: If there are fewer than two batches.
     """
     loader = pair_loader(unlabelled_loader(config, seed, images), noise, degraded)
-    loader.batch_size = batch_size or min(loader.get('batch_size', 1), 8)
-    pairs = list(_pairs(Runner.build_dataloader(loader, seed=seed), model, num_images))
+    most = max(1, num_images // 2)  # there are to be two batches
+    loader.batch_size = batch_size or min(loader.get('batch_size', 1), 8, most)
+    batches = Runner.build_dataloader(loader, seed=seed)
+    batches.dataset.check_partners()
+    pairs = list(_pairs(batches, model, num_images))
     count = max(1, round(HELD_BACK * len(pairs)))
     if len(pairs) < 2:
         raise ValueError(
-            f'{sum(len(p.clean) for p in pairs)} images are too few: give at least two batches'
+            f'{sum(len(p.clean) for p in pairs)} images are too few: give at least two batches of '
+            f'{loader.batch_size} (test_dataloader.batch_size)'
         )
     return pairs[:-count], pairs[-count:]
 

@@ -14,7 +14,7 @@ from .configs import (
     load_measured_config,
 )
 from .entry import run_tool
-from .runner import build_runner
+from .runner import build_runner, set_resume
 
 __all__ = [
     'add_denoiserep_arguments',
@@ -27,5 +27,6 @@ __all__ = [
     'load_denoiserep_config',
     'load_measured_config',
     'run_tool',
+    'set_resume',
     'usable_device',
 ]

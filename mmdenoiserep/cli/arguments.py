@@ -94,7 +94,6 @@ def add_noise_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         '--keep-clean',
         type=share,
-        default=0.5,
         metavar='SHARE',
         help='share of clean images in what is matched, 0 to 1 (default: 0.5)',
     )

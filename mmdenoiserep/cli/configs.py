@@ -122,13 +122,16 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         if args.mode:
             config.custom_hooks[0].mode = args.mode
         if args.noise:
-            options = dict(noise=list(args.noise), keep_clean=args.keep_clean, init='calibrated')
-            config.custom_hooks[0].update(options)
+            config.custom_hooks[0].update(noise=list(args.noise), init='calibrated')
+            if args.keep_clean is not None:
+                config.custom_hooks[0].keep_clean = args.keep_clean
             set_optimizer(config)
-    elif any(getattr(args, name, None) for name in ('targets', 'mode', 'noise')):
+        elif args.keep_clean is not None:
+            raise ValueError('--keep-clean goes with --noise')
+    elif any(getattr(args, name, None) for name in ('targets', 'mode', 'noise', 'keep_clean')):
         raise ValueError(
-            '--targets, --mode and --noise go with --denoiserep; a DenoiseRep config has its own, '
-            'which --cfg-options model.backbone.targets=... custom_hooks.0.mode=... override'
+            '--targets, --mode, --noise and --keep-clean go with --denoiserep; a DenoiseRep config '
+            'has its own, which --cfg-options custom_hooks.0.mode=... and the like override'
         )
     config.launcher = args.launcher
     if args.cfg_options:
@@ -142,7 +145,7 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     if not isinstance(config.get('model'), dict) or not config.model.get('type'):
         raise ValueError(f'{args.config} has no model')
     if denoiserep and 'load_from' not in (args.cfg_options or {}):
-        config.load_from = config.get('load_from') or _zoo_checkpoint(args.config)
+        config.load_from = _checkpoint_of(args.config, config)
     _full_precision_without_gpu(config)
     if config.launcher == 'none':
         config = without_sync_norms(config)
@@ -221,15 +224,20 @@ def _full_precision_without_gpu(config: Config) -> None:
             wrapper.pop(key, None)
 
 
-def _zoo_checkpoint(path: str) -> str:
-    weights = None
+def _checkpoint_of(path: str, config: Config) -> str:
+    """The model's weights: in the zoo, or where a config of the user's says.
+
+    What a package's config loads itself is what its training begins with, not what it comes to.
+    """
     if '::' in path:
         with suppress(AssertionError):  # MMEngine's, where the metafile names none
             weights = get_config(path, pretrained=True).get('model_path')
-    if weights is None:
-        raise ValueError(
-            f'{path} names no checkpoint, and denoisers need a trained model: give the stock '
-            'checkpoint as --cfg-options load_from=PATH, or load_from=None if the initial weights '
-            'of the config are meant'
-        )
-    return weights
+            if weights:
+                return weights
+    elif config.get('load_from'):
+        return config.load_from
+    raise ValueError(
+        f'{path} names no trained checkpoint, and denoisers need one: give the stock checkpoint '
+        'as --cfg-options load_from=PATH, or load_from=None if the initial weights of the config '
+        'are meant'
+    )

@@ -10,10 +10,22 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..apis.fit import check_fit
 from ..stock.files import check_writable
+
+
+def set_resume(config: Config, checkpoint: str) -> None:
+    """Let a training go on from a checkpoint, or with 'auto' from the latest in its work folder.
+
+    With 'auto' and none there it begins, from ``load_from``: a job that is started again and again
+    has one command.
+    """
+    if checkpoint == 'auto' and find_latest_checkpoint(config.work_dir) is None:
+        return
+    config.resume = True
+    config.load_from = None if checkpoint == 'auto' else checkpoint
 
 
 def build_runner(config: Config, allow_missing: bool = False) -> Runner:

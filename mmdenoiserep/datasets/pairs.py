@@ -1,7 +1,7 @@
 """Pairs of a clean image and its degraded version, under one pipeline."""
 
 import copy
-from typing import Any, Iterable, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import pseudo_collate
@@ -61,19 +61,26 @@ class PairDataset(Dataset):
                 dataset.full_init()
 
     def check_partners(self) -> None:
-        """See before long work that each image has its degraded version, where they are files.
+        """See before long work that each image has its own degraded version, where they are files.
 
         Raises:
             FileNotFoundError: If one has none.
+            ValueError: If two have the same.
         """
         noise = ROOT_TRANSFORMS.build(self.noise)
         if not any(hasattr(transform, 'partner') for transform in noise.transforms):
             return
+        clean_of: Dict[str, str] = {}
         for i in range(len(self)):
             info = self.get_data_info(i)
             transform = noise.choose(info)
             if hasattr(transform, 'partner'):
-                transform.partner(info['img_path'])
+                clean, degraded = info['img_path'], transform.partner(info['img_path'])
+                if clean_of.setdefault(degraded, clean) != clean:
+                    raise ValueError(
+                        f'{clean_of[degraded]} and {clean} have one degraded version, {degraded}: '
+                        'images go by their names alone, which must differ'
+                    )
 
     def get_data_info(self, index: int) -> dict:
         """What is known of an image before it is loaded, for samplers."""

@@ -8,7 +8,7 @@ from typing import Dict, Optional, Sequence
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from ..apis.fit import check_backbone
@@ -281,6 +281,8 @@ class DenoiseRepHook(Hook):
     def _phase_at(self, runner: Runner) -> str:
         if self.mode != 'alternating':
             return self.mode
+        if not isinstance(runner._train_loop, BaseLoop):
+            return 'label-free'  # nothing trains, and training data need not be there
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         now = runner.epoch if by_epoch else runner.iter
         return 'base' if now // self.period % 2 else 'label-free'

@@ -50,4 +50,8 @@ def _with_pipeline(dataset: dict, pipeline: list) -> dict:
         return dict(dataset, datasets=parts)
     if 'dataset' in dataset:
         return _with_pipeline(dataset['dataset'], pipeline)
-    return dict(dataset, pipeline=pipeline) if 'pipeline' in dataset else dataset
+    if 'pipeline' not in dataset:
+        return dataset
+    # MMDetection's sampler of triplets makes a list of images of each item.
+    kept = {key: value for key, value in dataset.items() if key != 'triplet_sampler'}
+    return dict(kept, pipeline=pipeline)

@@ -45,7 +45,9 @@ def preprocess(
         model (nn.Module): A model with a ``data_preprocessor``, or a plain one, whose batches are
             its inputs.
         batch (Any): What a data loader gives.
-        training (bool): Whether to pad as in training. Defaults to False.
+        training (bool): Whether to pad as in training. Defaults to False: images are then as the
+            deployed network sees them, of MMSegmentation's models that slide a window the one in
+            the middle.
         limit (int, optional): Most images to keep. Defaults to all.
 
     Returns:
@@ -57,10 +59,21 @@ def preprocess(
     else:
         data = preprocessor(batch, training)
         inputs, data_samples = data['inputs'], data.get('data_samples')
+    test_cfg = getattr(model, 'test_cfg', None) or {}
+    if not training and test_cfg.get('mode') == 'slide':
+        inputs = _window(inputs, test_cfg['crop_size'])
     if limit is not None:
         inputs = inputs[:limit]
         data_samples = None if data_samples is None else data_samples[:limit]
     return inputs, data_samples
+
+
+def _window(images: Tensor, size: Sequence[int]) -> Tensor:
+    """The middle of images (N, C, H, W), at most ``size`` high and wide."""
+    for dim, length in zip((-2, -1), size):
+        length = min(length, images.shape[dim])
+        images = images.narrow(dim, (images.shape[dim] - length) // 2, length)
+    return images
 
 
 def run_backbone(model: nn.Module, inputs: Tensor, data_samples: Any = None) -> Any:
@@ -108,8 +121,10 @@ def feature_dim(feature: Tensor) -> int:
 
 
 def spread(feature: Tensor) -> Tensor:
-    """‖f − mean f‖² of a backbone's output, the mean for each channel."""
+    """‖f − mean f‖² of a backbone's output, the mean for each channel; ‖f‖² of a single vector."""
     channels = feature.movedim(feature_dim(feature), 0).flatten(1)
+    if channels.shape[1] == 1:
+        return channels.square().sum()
     return (channels - channels.mean(1, keepdim=True)).square().sum()
 
 

@@ -45,7 +45,9 @@ class Degrade:
     By `imagecorruptions`, as MMDetection's ``Corrupt`` does it, but seeded by the image's path: a
     checkpoint meets the same noise whenever and wherever it is tested.
 
-    Required keys: ``img``, uint8 of shape (H, W, 3), and ``img_path``. Changes ``img``.
+    Required keys: ``img``, shape (H, W, 3), (H, W) or (H, W, 1) with values 0 to 255 (rounded down
+    where they are of a floating type, as MMDetection's ``Corrupt`` does), and ``img_path``. Changes
+    ``img``.
 
     Args:
         corruption (str): One of ``BENCHMARK`` or ``HOLDOUT``.
@@ -94,10 +96,13 @@ class Degrade:
         with seeding as seed, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of its libraries
             options = dict(seed=seed) if self.takes_seed else {}
+            pixels = np.clip(image, 0, 255).astype(np.uint8)  # some pipelines load float32
             degraded = corrupt(
-                image, corruption_name=self.corruption, severity=self.severity, **options
+                pixels, corruption_name=self.corruption, severity=self.severity, **options
             )
-        results['img'] = degraded.astype(image.dtype)
+        if image.size < degraded.size:  # a mean of the three would have less noise
+            degraded = degraded[..., 0]
+        results['img'] = degraded.reshape(image.shape).astype(image.dtype)
         return results
 
     def __repr__(self) -> str:

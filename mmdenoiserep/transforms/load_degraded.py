@@ -11,7 +11,7 @@ from ..registry import TRANSFORMS
 class LoadDegraded:
     """Replace a loaded image by the one of the same name in another folder.
 
-    Required keys: ``img``, (H, W, 3), and ``img_path``. Changes ``img``.
+    Required keys: ``img``, (H, W, 3), (H, W) or (H, W, 1), and ``img_path``. Changes ``img``.
 
     Args:
         folder (str): Where the degraded images are. The suffix may differ (a codec's, say).
@@ -32,15 +32,16 @@ class LoadDegraded:
         """Load the partner of ``results['img_path']``."""
         image = results['img']
         path = self.partner(results['img_path'])
-        degraded = mmcv.imread(path)
+        gray = image.ndim == 2 or image.shape[2] == 1
+        degraded = mmcv.imread(path, 'grayscale' if gray else 'color')
         if degraded is None:
             raise ValueError(f'{path} cannot be read as an image')
-        if degraded.shape != image.shape:
+        if degraded.shape[:2] != image.shape[:2]:
             raise ValueError(
                 f'{results["img_path"]} is {image.shape[1]}x{image.shape[0]} and {path} is '
                 f'{degraded.shape[1]}x{degraded.shape[0]}: the two must show the same pixels'
             )
-        results['img'] = degraded.astype(image.dtype)
+        results['img'] = degraded.reshape(image.shape).astype(image.dtype)
         return results
 
     def partner(self, clean: str) -> str:
