@@ -57,7 +57,7 @@ def test_a_stock_config_trains_with_a_flag(stock_config_file, tmp_path):
 def test_flags_for_stock_configs_are_refused_elsewhere(config_file, stock_config_file, tmp_path):
     for path, flags, message in (
         (config_file, ['--denoiserep'], 'has denoisers already'),
-        (config_file, ['--mode', 'label-free'], '--targets, --mode and --noise go with'),
+        (config_file, ['--mode', 'label-free'], '--noise and --keep-clean go with --denoiserep'),
         (stock_config_file, ['--denoiserep'], 'denoisers need a trained model'),
         ('mmnone::a.py', ['--denoiserep'], 'no package mmnone of OpenMMLab'),
         ('none.py', ['--denoiserep'], 'there is no config none.py'),
@@ -80,12 +80,16 @@ def test_the_zoo_names_the_checkpoint_of_a_stock_config():
     options = ['--denoiserep', '--cfg-options', 'load_from=my.pth']
     assert config_from_arguments(parser.parse_args([name, *options])).load_from == 'my.pth'
     # These load what their training begins with.
-    name = 'mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py'
+    name = 'mmdet::glip/glip_atss_swin-t_b_fpn_dyhead_16xb2_ms-2x_funtune_coco.py'
+    assert 'glip_tiny_b_mmdet' in load_config(name).load_from
     config = config_from_arguments(parser.parse_args([name, '--denoiserep']))
-    assert 'cityscapes' in config.load_from and 'coco' not in config.load_from
-    name = 'mmdet::faster_rcnn/faster-rcnn_r50-caffe_fpn_ms-1x_coco-person.py'
-    with pytest.raises(ValueError, match='names no trained checkpoint'):
-        config_from_arguments(parser.parse_args([name, '--denoiserep']))
+    assert 'glip_atss_swin-t_b_fpn_dyhead_16xb2_ms-2x_funtune_coco' in config.load_from
+    for name in (
+        'mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py',
+        'mmdet::faster_rcnn/faster-rcnn_r50-caffe_fpn_ms-1x_coco-person.py',
+    ):
+        with pytest.raises(ValueError, match='denoisers need a trained model'):
+            config_from_arguments(parser.parse_args([name, '--denoiserep']))
 
 
 def test_a_training_that_has_not_begun_is_not_resumed(stock_config_file, tmp_path):

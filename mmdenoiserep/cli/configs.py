@@ -237,7 +237,7 @@ def _checkpoint_of(path: str, config: Config) -> str:
     elif config.get('load_from'):
         return config.load_from
     raise ValueError(
-        f'{path} names no trained checkpoint, and denoisers need one: give the stock checkpoint '
-        'as --cfg-options load_from=PATH, or load_from=None if the initial weights of the config '
-        'are meant'
+        f'{path} names no checkpoint, and denoisers need a trained model: give the stock '
+        'checkpoint as --cfg-options load_from=PATH, or load_from=None if the initial weights '
+        'of the config are meant'
     )
