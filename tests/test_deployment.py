@@ -204,6 +204,17 @@ def test_missing_checkpoints_and_strange_arms_are_said_in_a_line(folder):
     assert set(study.arms) == {'stock', 'paper'} and not study.dials
 
 
+def test_what_is_made_anew_and_fails_is_not_taken_for_what_was_there(folder, monkeypatch):
+    study = read_study(load_config(write_study(folder)), 'out', only=['stock'])
+    job = study.job(study.arms['stock'], {}, (), [])
+    job._create()
+    assert job.record()
+    monkeypatch.setattr('experiments.deployment.jobs.make', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        job._replace(seed=1)._create()
+    assert not job.record()
+
+
 def test_all_noises_of_the_benchmark_by_one_word(folder):
     study = read_study(load_config(write_study(folder, noises='benchmark')), 'out')
     assert len(study.noises) == 15 and {'snow:3', 'zoom_blur:3'} < set(study.noises)
