@@ -237,6 +237,7 @@ def test_what_is_not_fused_trains_further(folder, tmp_path, degraded):
         options = dict(images=str(folder), degraded=str(other))
         noise = dict(type='mmdenoiserep.LoadDegraded', folder=str(other))
         config.train_dataloader.dataset = dict(type='ToyData')
+        config.custom_hooks = [dict(type='YOLOXModeSwitchHook')]  # of that set's pipeline
     report = calibrate_measured_checkpoint(  # as tools/calibrate.py does
         to_measured_config(config), stock, str(out), keep_clean=0.25, num_images=16, **options
     )

@@ -74,6 +74,18 @@ def test_a_kept_image_is_what_corrupting_it_again_gives(corruption, tmp_path):
     assert len(list(tmp_path.rglob('*.png'))) == 4
 
 
+@pytest.mark.parametrize('shape', [(40, 48), (40, 48, 1)])
+def test_images_of_one_channel_are_read_as_they_were_made(shape, tmp_path):
+    image = np.random.default_rng(0).uniform(-20, 300, shape).astype(np.float32)
+    transform = CachedDegrade('brightness', 1, folder=str(tmp_path))
+    made, read, plain = (
+        t(dict(img=image.copy(), img_path='a.png'))['img']
+        for t in (transform, transform, Degrade('brightness', 1))
+    )
+    assert made.shape == read.shape == shape and made.dtype == read.dtype == np.float32
+    assert np.array_equal(made, read) and np.array_equal(made, plain)
+
+
 # Figures
 
 

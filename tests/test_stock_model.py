@@ -16,7 +16,7 @@ from mmdenoiserep import (
 from mmdenoiserep.apis.verify import difference_to, explicit_features
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.stock.data import unlabelled_loader
-from mmdenoiserep.stock.model import build_model, preprocess, run_backbone, tensors_in
+from mmdenoiserep.stock.model import as_deployed, build_model, preprocess, run_backbone, tensors_in
 from mmdenoiserep.training import denoising_losses, freeze_base
 
 
@@ -74,10 +74,11 @@ def test_a_plain_module_is_run_on_its_batches():
 def test_models_that_slide_a_window_see_one():
     model = nn.Module()
     model.test_cfg = dict(mode='slide', crop_size=(4, 8), stride=(2, 4))
-    model.data_preprocessor = lambda batch, training: dict(inputs=batch)
     images = torch.arange(2 * 3 * 6 * 6.0).reshape(2, 3, 6, 6)
-    assert torch.equal(preprocess(model, images)[0], images[:, :, 1:5])
-    assert torch.equal(preprocess(model, images, training=True)[0], images)
+    assert torch.equal(as_deployed(model, images), images[:, :, 1:5])
+    for other in (None, [None, None], dict(mode='whole')):  # a list: MMDetection's Co-DETR
+        model.test_cfg = other
+        assert as_deployed(model, images) is images
 
 
 def test_tensors_are_found_in_any_output():

@@ -94,7 +94,9 @@ def test_the_zoo_names_the_checkpoint_of_a_stock_config():
 
 def test_a_training_that_has_not_begun_is_not_resumed(stock_config_file, tmp_path):
     config = load_config(str(stock_config_file))
-    config.merge_from_dict(dict(work_dir=str(tmp_path / 'work'), load_from='stock.pth'))
+    config.merge_from_dict(
+        dict(work_dir=str(tmp_path / 'work'), load_from='stock.pth', resume=True)
+    )
     set_resume(config, 'auto')
     assert config.load_from == 'stock.pth' and not config.get('resume')
     (tmp_path / 'work').mkdir()
@@ -110,10 +112,11 @@ def test_flags_of_measured_noise_need_a_noise(stock_config_file, tmp_path):
     for name, args in (
         ('calibrate', [checkpoint, 'out.pth', '--images', str(tmp_path), '--keep-clean', '0.8']),
         ('train', ['--denoiserep', '--keep-clean', '0.8']),
+        ('train', ['--keep-clean', '0']),
     ):
         done = tool(name, stock_config_file, *args, cwd=tmp_path)
         assert done.returncode == 1
-        assert re.search('--keep-clean goes with .*noise', done.stderr.splitlines()[-1])
+        assert re.search('--keep-clean go(es)? with .*noise', done.stderr.splitlines()[-1])
 
 
 def test_measured_noise_is_trained_with_an_optimizer_of_its_own():

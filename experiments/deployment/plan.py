@@ -85,7 +85,8 @@ class Study(NamedTuple):
         denoisers = {k: v for k, v in changes.items() if k.startswith('model.backbone.')}
         config = Config.fromfile(self.base.filename)
         config.merge_from_dict({k: v for k, v in changes.items() if k not in denoisers})
-        set_schedule(config)  # one for all that train, as long as this one does
+        if not any(key.startswith('param_scheduler') for key in changes):
+            set_schedule(config)  # one for all that train, as long as this one does
         if denoisers:
             config.denoisers = denoisers
         folder = osp.join(self.root, arm.name.replace(' ', '_'))

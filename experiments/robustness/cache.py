@@ -41,19 +41,19 @@ class CachedDegrade(Degrade):
     def __call__(self, results: dict) -> dict:
         """Degrade ``results['img']``."""
         image = results['img']
-        clean = np.ascontiguousarray(image, dtype=np.uint8)
+        clean = np.ascontiguousarray(np.clip(image, 0, 255), dtype=np.uint8)
         name = str(results.get('img_path', ''))
         degraded = None
         if self.folder:
             path = self.path_of(clean, name)
-            degraded = cv2.imread(path, cv2.IMREAD_COLOR) if osp.isfile(path) else None
+            degraded = cv2.imread(path, cv2.IMREAD_UNCHANGED) if osp.isfile(path) else None
         if degraded is None:
             degraded = super().__call__(dict(img=clean, img_path=name))['img']
             if self.folder:
                 # Noise hardly compresses: more effort than the least is for nothing.
                 _, data = cv2.imencode('.png', degraded, [cv2.IMWRITE_PNG_COMPRESSION, 1])
                 write(path, data.tobytes())
-        results['img'] = degraded.astype(image.dtype)
+        results['img'] = degraded.reshape(image.shape).astype(image.dtype)
         return results
 
     def path_of(self, image: np.ndarray, name: str) -> str:

@@ -163,6 +163,11 @@ def calibrate_measured_checkpoint(
     if degraded and images:  # the pairs that there are, not the training set
         noise = [dict(type='mmdenoiserep.LoadDegraded', folder=osp.abspath(degraded))]
         config.train_dataloader = unlabelled_loader(config, seed, osp.abspath(images))
+        config.custom_hooks = [
+            hook
+            for hook in config.get('custom_hooks') or []
+            if not str(hook.get('type')).endswith(('YOLOXModeSwitchHook', 'PipelineSwitchHook'))
+        ]  # of the training set's pipeline
     for hook in config.get('custom_hooks') or []:  # to train further on the same
         if str(hook.get('type')).endswith('DenoiseRepHook'):
             if not hook.get('noise'):  # its optimizer is still the stock one

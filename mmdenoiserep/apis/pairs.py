@@ -10,7 +10,7 @@ from torch import nn
 from ..calibration import Pair
 from ..datasets import collate_pairs
 from ..stock.data import unlabelled_loader
-from ..stock.model import preprocess
+from ..stock.model import as_deployed, preprocess
 
 Noise = Union[str, dict]
 #: Share of the images on which a solution is judged and not solved.
@@ -82,6 +82,7 @@ def _pairs(loader, model: nn.Module, num_images: int) -> Iterator[Pair]:
     left = num_images
     for batch in loader:
         inputs, data_samples = preprocess(model, batch)
+        inputs = as_deployed(model, inputs)
         count = len(inputs) // 2
         keep = min(count, left)
         samples = None if data_samples is None else data_samples[:keep]

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..conversion import denoisers
 from ..network.observation import observe_inputs
-from ..stock.model import evaluation, preprocess, run_backbone
+from ..stock.model import as_deployed, evaluation, preprocess, run_backbone
 from .closed_form import solve
 from .moments import SecondMoments
 
@@ -57,6 +57,7 @@ def calibrate(
         for batch in batches:
             left = None if num_images is None else num_images - seen
             inputs, data_samples = preprocess(model, batch, training, left)
+            inputs = inputs if training else as_deployed(model, inputs)
             moments.max_tokens = max_tokens and max_tokens * len(inputs)
             run_backbone(model, inputs, data_samples)
             seen += len(inputs)

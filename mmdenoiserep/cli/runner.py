@@ -23,6 +23,7 @@ def set_resume(config: Config, checkpoint: str) -> None:
     has one command.
     """
     if checkpoint == 'auto' and find_latest_checkpoint(config.work_dir) is None:
+        config.resume = False
         return
     config.resume = True
     config.load_from = None if checkpoint == 'auto' else checkpoint

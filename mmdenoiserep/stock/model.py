@@ -45,9 +45,7 @@ def preprocess(
         model (nn.Module): A model with a ``data_preprocessor``, or a plain one, whose batches are
             its inputs.
         batch (Any): What a data loader gives.
-        training (bool): Whether to pad as in training. Defaults to False: images are then as the
-            deployed network sees them, of MMSegmentation's models that slide a window the one in
-            the middle.
+        training (bool): Whether to pad as in training. Defaults to False.
         limit (int, optional): Most images to keep. Defaults to all.
 
     Returns:
@@ -59,20 +57,22 @@ def preprocess(
     else:
         data = preprocessor(batch, training)
         inputs, data_samples = data['inputs'], data.get('data_samples')
-    test_cfg = getattr(model, 'test_cfg', None) or {}
-    if not training and test_cfg.get('mode') == 'slide':
-        inputs = _window(inputs, test_cfg['crop_size'])
     if limit is not None:
         inputs = inputs[:limit]
         data_samples = None if data_samples is None else data_samples[:limit]
     return inputs, data_samples
 
 
-def _window(images: Tensor, size: Sequence[int]) -> Tensor:
-    """The middle of images (N, C, H, W), at most ``size`` high and wide."""
-    for dim, length in zip((-2, -1), size):
-        length = min(length, images.shape[dim])
-        images = images.narrow(dim, (images.shape[dim] - length) // 2, length)
+def as_deployed(model: nn.Module, images: Tensor) -> Tensor:
+    """Images (N, C, H, W) of the size at which the deployed network sees them.
+
+    Of MMSegmentation's models that slide a window over an image, the one in the middle.
+    """
+    test_cfg = getattr(model, 'test_cfg', None)
+    if isinstance(test_cfg, dict) and str(test_cfg.get('mode')).startswith('slide'):
+        for dim, length in zip((-2, -1), test_cfg['crop_size']):
+            length = min(length, images.shape[dim])
+            images = images.narrow(dim, (images.shape[dim] - length) // 2, length)
     return images
 
 
