@@ -328,7 +328,7 @@ def test_a_missing_partner_is_seen_before_any_work(folder, tmp_path, monkeypatch
     def work(*args, **kwargs):
         raise AssertionError('images are loaded already')
 
-    monkeypatch.setattr('mmdenoiserep.hooks.measured_training.load_pairs', work)
+    monkeypatch.setattr('mmdenoiserep.apis.pairs._pairs', work)
     runner = training(tmp_path, folder, 1)
     hook = next(h for h in runner.hooks if hasattr(h, 'keep_clean'))
     hook.noise = [dict(type='mmdenoiserep.LoadDegraded', folder=str(other))]

@@ -9,11 +9,11 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
-from experiments.robustness.plan import CLEAN, TASKS, Noise
+from experiments.robustness.plan import CLEAN, TASKS, Noise, read_corruptions
 from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
 from experiments.tasks import task_of
 from mmdenoiserep.apis.measured import set_schedule
-from mmdenoiserep.transforms.degrade import BENCHMARK, name_of
+from mmdenoiserep.transforms.degrade import name_of
 
 from .arms import NOISELESS, Arm, read_arm
 from .jobs import Job, View
@@ -155,8 +155,8 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     if not transfer['arms']:
         transfer['noises'] = []
     noises = spec['noises']
-    if noises == 'benchmark':
-        noises = [f'{name}:3' for name in BENCHMARK]
+    if isinstance(noises, str):
+        noises = [f'{name}:3' for name in read_corruptions([noises])]
     for noise in [*noises, *transfer['noises']]:
         name_of(noise)  # refuses
     copy = osp.join(root, 'model.py')

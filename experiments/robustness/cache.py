@@ -20,8 +20,7 @@ class CachedDegrade(Degrade):
     The file is found by the noise, the image's path and the image's pixels, so an image that was
     replaced is not mistaken for what it was. Several processes may share a folder.
 
-    Required keys: ``img``, shape (H, W, 3) with values 0 to 255 (rounded down where they are of a
-    floating type, as MMDetection's ``Corrupt`` does), and ``img_path``. Changes ``img``.
+    Required keys, and what it changes: those of :class:`mmdenoiserep.transforms.Degrade`.
 
     Args:
         corruption (str): See :class:`mmdenoiserep.transforms.Degrade`.
@@ -38,23 +37,18 @@ class CachedDegrade(Degrade):
         self.folder = folder
         self.version = noise_version()
 
-    def __call__(self, results: dict) -> dict:
-        """Degrade ``results['img']``."""
-        image = results['img']
-        clean = np.ascontiguousarray(np.clip(image, 0, 255), dtype=np.uint8)
-        name = str(results.get('img_path', ''))
-        degraded = None
-        if self.folder:
-            path = self.path_of(clean, name)
-            degraded = cv2.imread(path, cv2.IMREAD_UNCHANGED) if osp.isfile(path) else None
+    def degrade(self, image: np.ndarray, results: dict) -> np.ndarray:
+        """What is kept of an image of uint8, or its degraded version, which is kept then."""
+        if not self.folder:
+            return super().degrade(image, results)
+        path = self.path_of(image, str(results.get('img_path', '')))
+        degraded = cv2.imread(path, cv2.IMREAD_UNCHANGED) if osp.isfile(path) else None
         if degraded is None:
-            degraded = super().__call__(dict(img=clean, img_path=name))['img']
-            if self.folder:
-                # Noise hardly compresses: more effort than the least is for nothing.
-                _, data = cv2.imencode('.png', degraded, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-                write(path, data.tobytes())
-        results['img'] = degraded.reshape(image.shape).astype(image.dtype)
-        return results
+            degraded = super().degrade(image, results)
+            # Noise hardly compresses: more effort than the least is for nothing.
+            _, data = cv2.imencode('.png', degraded, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+            write(path, data.tobytes())
+        return degraded
 
     def path_of(self, image: np.ndarray, name: str) -> str:
         """Where the degraded version of an image is kept.

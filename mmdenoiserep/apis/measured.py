@@ -1,7 +1,7 @@
 """From a stock checkpoint to a robust stock checkpoint: calibration on measured noise."""
 
 import os.path as osp
-from typing import NamedTuple, Optional, Sequence, Tuple, Union
+from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -160,20 +160,27 @@ def calibrate_measured_checkpoint(
     model.cpu()
     if fuse:
         return RobustReport(report, fuse_model(config, model, out, dataset_meta, force=force))
-    if degraded and images:  # the pairs that there are, not the training set
-        noise = [dict(type='mmdenoiserep.LoadDegraded', folder=osp.abspath(degraded))]
-        config.train_dataloader = unlabelled_loader(config, seed, osp.abspath(images))
-        config.custom_hooks = [
-            hook
-            for hook in config.get('custom_hooks') or []
-            if not str(hook.get('type')).endswith(('YOLOXModeSwitchHook', 'PipelineSwitchHook'))
-        ]  # of the training set's pipeline
-    for hook in config.get('custom_hooks') or []:  # to train further on the same
-        if str(hook.get('type')).endswith('DenoiseRepHook'):
-            if not hook.get('noise'):  # its optimizer is still the stock one
-                set_optimizer(config)
-            hook.update(noise=list(noise), keep_clean=keep_clean)
-            if degraded:  # without labels
-                hook.mode = 'label-free'
+    hook = dict(noise=list(noise), keep_clean=keep_clean)
+    if degraded and images:
+        hook.update(_train_on_pairs(config, images, degraded, seed))
+    for own in _hooks_of(config, 'DenoiseRepHook'):  # to train further on the same
+        if not own.get('noise'):  # its optimizer is still the stock one
+            set_optimizer(config)
+        own.update(hook)
     count = world_size * sum(len(pair.clean) for pair in [*pairs, *held_back])
     return RobustReport(report, write_unfused(config, model, out, dataset_meta, count, force))
+
+
+def _train_on_pairs(config: Config, images: str, degraded: str, seed: int) -> dict:
+    """Let a config train on two folders of pairs, without labels; what its hook needs for that."""
+    config.train_dataloader = unlabelled_loader(config, seed, osp.abspath(images))
+    for switch in _hooks_of(config, 'YOLOXModeSwitchHook', 'PipelineSwitchHook'):
+        config.custom_hooks.remove(switch)  # of the training set's pipeline
+    load = dict(type='mmdenoiserep.LoadDegraded', folder=osp.abspath(degraded))
+    return dict(noise=[load], mode='label-free')
+
+
+def _hooks_of(config: Config, *types: str) -> List[dict]:
+    """The custom hooks of some types, whatever their scope."""
+    hooks = config.get('custom_hooks') or []
+    return [hook for hook in hooks if str(hook.get('type')).endswith(types)]

@@ -128,9 +128,9 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
             set_optimizer(config)
         elif args.keep_clean is not None:
             raise ValueError('--keep-clean goes with --noise')
-    elif (
-        any(getattr(args, name, None) for name in ('targets', 'mode', 'noise'))
-        or getattr(args, 'keep_clean', None) is not None
+    elif any(
+        getattr(args, name, None) not in (None, ())
+        for name in ('targets', 'mode', 'noise', 'keep_clean')
     ):
         raise ValueError(
             '--targets, --mode, --noise and --keep-clean go with --denoiserep; a DenoiseRep config '

@@ -281,10 +281,10 @@ class DenoiseRepHook(Hook):
     def _phase_at(self, runner: Runner) -> str:
         if self.mode != 'alternating':
             return self.mode
-        if not isinstance(runner._train_loop, BaseLoop):
-            return 'label-free'  # nothing trains, and training data need not be there
-        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        now = runner.epoch if by_epoch else runner.iter
+        loop = runner._train_loop  # `train_loop` would build it, and its data need not be there
+        if not isinstance(loop, BaseLoop):
+            return 'label-free'  # nothing trains
+        now = runner.epoch if isinstance(loop, EpochBasedTrainLoop) else runner.iter
         return 'base' if now // self.period % 2 else 'label-free'
 
     def _enter_phase(self, runner: Runner, phase: str) -> None:

@@ -74,7 +74,6 @@ class MeasuredTraining:
         loader = pair_loader(runner.cfg.train_dataloader, self.noise, fresh=True)
         loop = runner.train_loop
         loop.dataloader = runner.build_dataloader(loader, seed)  # refuses before any long work
-        loop.dataloader.dataset.check_partners()
         if hasattr(loop, 'dataloader_iterator'):
             loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
         # MMPretrain's mixes images of a batch, which would part pairs.

@@ -87,23 +87,28 @@ class Degrade:
 
     def __call__(self, results: dict) -> dict:
         """Degrade ``results['img']``."""
+        image = results['img']
+        pixels = np.ascontiguousarray(np.clip(image, 0, 255), dtype=np.uint8)
+        degraded = self.degrade(pixels, results)
+        results['img'] = degraded.reshape(image.shape).astype(image.dtype)
+        return results
+
+    def degrade(self, image: np.ndarray, results: dict) -> np.ndarray:
+        """The degraded version of an image of uint8, of as many entries; it goes by its path."""
         from imagecorruptions import corrupt
 
-        image = results['img']
         text = f'{self.seed} {self.corruption} {self.severity} {image_name(results)}'
         # Flips and crops behind are not to depend on what the noise has drawn.
         seeding = seeded(None if self.seed is None else text)
         with seeding as seed, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of its libraries
             options = dict(seed=seed) if self.takes_seed else {}
-            pixels = np.clip(image, 0, 255).astype(np.uint8)  # some pipelines load float32
             degraded = corrupt(
-                pixels, corruption_name=self.corruption, severity=self.severity, **options
+                image, corruption_name=self.corruption, severity=self.severity, **options
             )
         if image.size < degraded.size:  # a mean of the three would have less noise
             degraded = degraded[..., 0]
-        results['img'] = degraded.reshape(image.shape).astype(image.dtype)
-        return results
+        return degraded
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.corruption!r}, severity={self.severity})'
