@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
@@ -274,6 +275,19 @@ def write_data(folder: Path) -> None:
     categories = [dict(id=1, name='box')]
     coco = dict(images=images, annotations=annotations, categories=categories)
     (folder / 'coco.json').write_text(json.dumps(coco))
+
+
+def test_annotations_are_the_evaluators_or_the_data_sets() -> None:
+    dataset = dict(data_root='data', ann_file='own.json')
+    config = Config(
+        dict(test_evaluator=dict(ann_file='a.json'), test_dataloader=dict(dataset=dataset))
+    )
+    assert detection.annotation_file(config) == 'a.json'
+    config.test_evaluator.ann_file = None
+    assert detection.annotation_file(config) == 'data/own.json'
+    del config.test_dataloader.dataset['ann_file']
+    with pytest.raises(ValueError, match=r'test_evaluator\.ann_file=PATH'):
+        detection.annotation_file(config)
 
 
 PARTS = dict(

@@ -118,3 +118,60 @@ def test_mmdetections_reid_trains(mode):
     loss, _ = model.parse_losses(losses.total)
     loss.backward()
     assert all(d.weight.grad.any() for d in denoisers(model).values())
+
+
+def segmentation_batch(size):
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    labels = torch.randint(2, (2, 1, size, size))
+    truth = [
+        SegDataSample(gt_sem_seg=PixelData(data=x), gt_edge_map=PixelData(data=x)) for x in labels
+    ]
+    return dict(inputs=torch.rand(2, 3, size, size), data_samples=truth)
+
+
+def detection_batch(size):
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    shape = dict(img_shape=(size, size), ori_shape=(size, size), pad_shape=(size, size))
+    box = torch.tensor([[8.0, 8.0, 100.0, 100.0]])
+    truth = [
+        DetDataSample(
+            metainfo=shape, gt_instances=InstanceData(bboxes=box, labels=torch.ones(1).long())
+        )
+        for _ in range(2)
+    ]
+    return dict(inputs=torch.rand(2, 3, size, size), data_samples=truth)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name, batch',
+    [
+        (
+            'mmseg::ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py',
+            segmentation_batch,
+        ),
+        ('mmseg::pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py', segmentation_batch),
+        ('mmdet::tridentnet/tridentnet_r50-caffe_1x_coco.py', detection_batch),
+    ],
+)
+def test_heads_get_what_backbones_return_in_training(name, batch):
+    pytest.importorskip(name.split('::')[0])
+    config = to_denoiserep_config(load_config(name))
+    config.model.backbone.module.init_cfg = None
+    model = build_model(config)
+    batch = batch(128)
+    model.train()
+    freeze_base(model)
+    losses = denoising_losses(denoisers(model), lambda: model(**batch, mode='loss'), 0.1)
+    loss, _ = model.parse_losses(losses.total)
+    loss.backward()
+    assert all(d.weight.grad.any() for d in denoisers(model).values())
+    # Batch norms and dropout stay in evaluation, and all does where no head is run.
+    kinds = {type(m).__name__ for m in model.backbone.modules() if m.training}
+    assert kinds and not kinds & {'BatchNorm2d', 'SyncBatchNorm', 'Dropout'}
+    freeze_base(model, heads=False)
+    assert not any(m.training for m in model.backbone.modules())

@@ -32,7 +32,7 @@ def check(config: Config) -> None:
 
 
 def annotation_file(config: Config) -> str:
-    """COCO's annotations of the test images.
+    """COCO's annotations of the test images: the evaluator's, or else the data set's.
 
     Raises:
         ValueError: If the config names none.
@@ -40,6 +40,9 @@ def annotation_file(config: Config) -> str:
     evaluators = config.get('test_evaluator') or {}
     evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
     files = [e['ann_file'] for e in evaluators if e.get('ann_file')]
+    dataset = config.test_dataloader.dataset
+    if dataset.get('ann_file'):  # what an evaluator without a file takes them from
+        files.append(osp.join(dataset.get('data_root') or '', dataset['ann_file']))
     if not files:
         raise ValueError(
             'AP needs annotations in the format of COCO; name them with --cfg-options '

@@ -205,7 +205,8 @@ class DenoiseRepHook(Hook):
         if phase != self.phase:
             self._enter_phase(runner, phase)
         if phase != 'base':
-            freeze_base(_unwrapped(runner))  # the loop has called `model.train()`
+            # The loop has called `model.train()`.
+            freeze_base(_unwrapped(runner), heads=phase == 'label-aug')
 
     def after_train_iter(
         self,

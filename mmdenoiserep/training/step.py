@@ -12,6 +12,10 @@ from ..network.observation import NoisePredictor
 from ..network.weight_cache import one_weight_per_step
 from .noise_loss import record_noise_losses
 
+#: Whose forward in training returns what heads take their loss from and testing has no use for: of
+#: MMSegmentation's and MMDetection's backbones, by the names of classes.
+RETURNS_MORE = frozenset(('DDRNet', 'PIDNet', 'TridentBottleneck', 'TridentConv'))
+
 
 class Losses(NamedTuple):
     """The losses of a step.
@@ -38,7 +42,7 @@ def denoising_parameters(model: nn.Module) -> List[nn.Parameter]:
     return [p for module in trained_modules(model).values() for p in module.parameters()]
 
 
-def freeze_base(model: nn.Module, backbone: Optional[nn.Module] = None) -> None:
+def freeze_base(model: nn.Module, backbone: Optional[nn.Module] = None, heads: bool = True) -> None:
     """Let nothing but the denoisers train: call it after ``model.train()``.
 
     Parameters of the base stop requiring a gradient. Batch norms, whose statistics a forward pass
@@ -47,6 +51,8 @@ def freeze_base(model: nn.Module, backbone: Optional[nn.Module] = None) -> None:
     Args:
         model (nn.Module): The whole model.
         backbone (nn.Module, optional): Defaults to ``model.backbone``, else the whole model.
+        heads (bool): Whether the heads' losses will be taken: modules of ``RETURNS_MORE`` return
+            what those need then. Defaults to True.
     """
     own = denoising_parameters(model)
     kept = {id(parameter) for parameter in own}
@@ -56,6 +62,9 @@ def freeze_base(model: nn.Module, backbone: Optional[nn.Module] = None) -> None:
             module.eval()
     backbone = backbone if backbone is not None else getattr(model, 'backbone', model)
     backbone.eval()
+    for module in backbone.modules() if heads else ():
+        if RETURNS_MORE & {kind.__name__ for kind in type(module).__mro__}:
+            module.training = True  # its own flag, not those of the modules in it
     # Last: on `train()` and `eval()` backbones freeze the parameters of their `frozen_stages`,
     # denoisers included.
     require_grad(own, True)
