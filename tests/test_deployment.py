@@ -168,6 +168,11 @@ def test_every_arm_is_made_compared_and_kept(folder):
         (dict(armz={}), "unknown 'armz'"),
         (dict(noises=[]), "'noises' is missing"),
         (dict(noises=['fog:7']), 'severity of fog must be 1 to 5'),
+        (dict(noises=['{"type": "Blur"}']), 'by name:severity, not {"type": "Blur"}'),
+        (
+            dict(arms={**ARMS, 'a': dict(kind='measured', noises=['snow:1'])}),
+            "arm 'a' is made for snow:1, under which stock is not measured",
+        ),
         (dict(arms={'a': dict(kind='measured')}), "compared with an arm 'stock'"),
         (dict(arms={'stock': dict(kind='stock', noise=1)}), "arm 'stock': unknown 'noise'"),
         (dict(dials={'tv': dict(kind='measured')}), 'an arm and a dial have one name'),

@@ -158,7 +158,14 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     if isinstance(noises, str):
         noises = [f'{name}:3' for name in read_corruptions([noises])]
     for noise in [*noises, *transfer['noises']]:
-        name_of(noise)  # refuses
+        if not name_of(noise)[1]:  # which refuses unknown names
+            raise ValueError(f'{path}: a study measures noises by name:severity, not {noise}')
+    for arm in [*arms.values(), *dials.values()]:
+        if len(arm.noises) == 1 and arm.noises[0] not in noises:
+            raise ValueError(
+                f'{path}: arm {arm.name!r} is made for {arm.noises[0]}, under which stock is not '
+                'measured: add it to `noises`'
+            )
     copy = osp.join(root, 'model.py')
     write_once(copy, base.pretty_text)
     return Study(

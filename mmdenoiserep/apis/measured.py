@@ -14,7 +14,7 @@ from ..stock.config import is_denoiserep_config, text_of, to_denoiserep_config, 
 from ..stock.data import unlabelled_loader
 from .calibrate import CalibrationReport, load_stock_model, write_unfused
 from .fuse import FusionReport, check_out, fuse_model
-from .pairs import Noise, load_pairs
+from .pairs import Noise, Pairs
 
 #: What output-matched training steps with.
 OPTIMIZER = dict(type='AdamW', lr=1e-4, weight_decay=0.0)
@@ -142,10 +142,11 @@ def calibrate_measured_checkpoint(
     model, dataset_meta = load_stock_model(config, checkpoint)
     model.to(get_device()).eval()
     share = -(-num_images // world_size)
-    pairs, held_back = load_pairs(config, model, noise, share, degraded, images, seed)
+    pairs = Pairs(config, noise, share, degraded, images, seed)
+    to_solve_on, held_back = pairs.to_solve_on(model), pairs.held_back(model)
     report = calibrate_measured(
         model,
-        pairs,
+        to_solve_on,
         held_back,
         keep_clean,
         ridges,
@@ -167,7 +168,7 @@ def calibrate_measured_checkpoint(
         if not own.get('noise'):  # its optimizer is still the stock one
             set_optimizer(config)
         own.update(hook)
-    count = world_size * sum(len(pair.clean) for pair in [*pairs, *held_back])
+    count = world_size * sum(len(pair.clean) for pair in [*to_solve_on, *held_back])
     return RobustReport(report, write_unfused(config, model, out, dataset_meta, count, force))
 
 

@@ -1,11 +1,14 @@
 """Pairs of clean and degraded images, as a config loads them."""
 
 import copy
-from typing import Iterator, List, Optional, Sequence, Tuple, Union
+import itertools
+from typing import Any, List, Optional, Sequence, Union
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import all_gather_object
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..calibration import Pair
 from ..datasets import collate_pairs
@@ -18,7 +21,11 @@ HELD_BACK = 0.125
 
 
 def pair_loader(
-    loader: dict, noise: Sequence[Noise], degraded: Optional[str] = None, fresh: bool = False
+    loader: dict,
+    noise: Sequence[Noise],
+    degraded: Optional[str] = None,
+    fresh: bool = False,
+    leave_out: Sequence[str] = (),
 ) -> ConfigDict:
     """A loader's config that gives pairs: the clean images of a batch, then the degraded ones.
 
@@ -27,29 +34,22 @@ def pair_loader(
         noise (Sequence[str | dict]): See :func:`mmdenoiserep.transforms.noise_transform`.
         degraded (str, optional): A folder with the degraded images instead.
         fresh (bool): Whether noise is drawn anew each time. Defaults to False.
+        leave_out (Sequence[str]): Paths of images that are not to be among them.
     """
     pairs = copy.deepcopy(ConfigDict(loader))
-    options = dict(noise=list(noise), degraded=degraded, fresh=fresh)
+    options = dict(noise=list(noise), degraded=degraded, fresh=fresh, leave_out=list(leave_out))
     pairs.dataset = dict(type='mmdenoiserep.PairDataset', dataset=pairs.dataset, **options)
     pairs.collate_fn = dict(type=collate_pairs)
     return pairs
 
 
-def load_pairs(
-    config: Config,
-    model: nn.Module,
-    noise: Sequence[Noise],
-    num_images: int,
-    degraded: Optional[str] = None,
-    images: Optional[str] = None,
-    seed: int = 0,
-    batch_size: Optional[int] = None,
-) -> Tuple[List[Pair], List[Pair]]:
-    """Preprocessed pairs of random training images under the test pipeline.
+class Pairs:
+    """Preprocessed pairs of random training images under the test pipeline, an eighth held back.
+
+    Which images they are is known, and checked, before one is loaded.
 
     Args:
         config (Config): The config of the model.
-        model (nn.Module): Preprocesses, on its device.
         noise (Sequence[str | dict]): Degradations by name or transform.
         num_images (int): On this process.
         degraded (str, optional): A folder with the degraded images instead of ``noise``.
@@ -57,37 +57,70 @@ def load_pairs(
         seed (int): Chooses the images.
         batch_size (int, optional): Defaults to that of the config's loader, 8 at most.
 
-    Returns:
-        tuple[list[Pair], list[Pair]]: To solve on, and held back: the last eighth.
-
     Raises:
-        ValueError: If there are fewer than two batches.
+        ValueError: If there are fewer than two batches, or two images have one partner.
+        FileNotFoundError: If one has none.
     """
-    loader = pair_loader(unlabelled_loader(config, seed, images), noise, degraded)
-    most = max(1, num_images // 2)  # there are to be two batches
-    loader.batch_size = batch_size or min(loader.get('batch_size', 1), 8, most)
-    batches = Runner.build_dataloader(loader, seed=seed)
-    batches.dataset.check_partners()
-    pairs = list(_pairs(batches, model, num_images))
-    count = max(1, round(HELD_BACK * len(pairs)))
-    if len(pairs) < 2:
-        raise ValueError(
-            f'{sum(len(p.clean) for p in pairs)} images are too few: give at least two batches of '
-            f'{loader.batch_size} (test_dataloader.batch_size)'
+
+    def __init__(
+        self,
+        config: Config,
+        noise: Sequence[Noise],
+        num_images: int,
+        degraded: Optional[str] = None,
+        images: Optional[str] = None,
+        seed: int = 0,
+        batch_size: Optional[int] = None,
+    ) -> None:
+        loader = pair_loader(unlabelled_loader(config, seed, images), noise, degraded)
+        most = max(1, num_images // 2)  # there are to be two batches
+        loader.batch_size = batch_size or min(loader.get('batch_size', 1), 8, most)
+        self._loader = Runner.build_dataloader(loader, seed=seed)
+        self._dataset = self._loader.dataset
+        self._dataset.check_partners()
+        chosen = list(itertools.islice(self._loader.sampler, num_images))
+        size = loader.batch_size
+        batches = [chosen[i : i + size] for i in range(0, len(chosen), size)]
+        if len(batches) < 2:
+            raise ValueError(
+                f'{len(chosen)} images are too few: give at least two batches of {size} '
+                '(test_dataloader.batch_size)'
+            )
+        count = max(1, round(HELD_BACK * len(batches)))
+        self._to_solve_on, self._held_back = batches[:-count], batches[-count:]
+
+    def held_back_images(self) -> List[str]:
+        """The paths of what is held back on all processes, where the data set knows them."""
+        indices = [index for batch in self._held_back for index in batch]
+        paths = [self._dataset.path(index) for index in indices]
+        every = all_gather_object([path for path in paths if path])
+        return [path for part in every for path in part]
+
+    def to_solve_on(self, model: nn.Module) -> List[Pair]:
+        """Load what denoisers are solved on; ``model`` preprocesses, on its device."""
+        return self._load(self._to_solve_on, model)
+
+    def held_back(self, model: nn.Module) -> List[Pair]:
+        """Load what they are judged on."""
+        return self._load(self._held_back, model)
+
+    def _load(self, batches: List[List[int]], model: nn.Module) -> List[Pair]:
+        source = self._loader
+        loader = DataLoader(
+            self._dataset,
+            batch_sampler=batches,
+            num_workers=source.num_workers,
+            collate_fn=source.collate_fn,
+            worker_init_fn=source.worker_init_fn,
+            multiprocessing_context=source.multiprocessing_context,
         )
-    return pairs[:-count], pairs[-count:]
+        return [_pair(batch, model) for batch in loader]
 
 
-def _pairs(loader, model: nn.Module, num_images: int) -> Iterator[Pair]:
-    left = num_images
-    for batch in loader:
-        inputs, data_samples = preprocess(model, batch)
-        inputs = as_deployed(model, inputs)
-        count = len(inputs) // 2
-        keep = min(count, left)
-        samples = None if data_samples is None else data_samples[:keep]
-        # All of them are kept: not in the memory of a GPU.
-        yield Pair(inputs[:keep].cpu(), inputs[count : count + keep].cpu(), samples)
-        left -= keep
-        if left <= 0:
-            return
+def _pair(batch: Any, model: nn.Module) -> Pair:
+    inputs, data_samples = preprocess(model, batch)
+    inputs = as_deployed(model, inputs).cpu()  # all are kept: not in the memory of a GPU
+    count = len(inputs) // 2
+    return Pair(
+        inputs[:count], inputs[count:], None if data_samples is None else data_samples[:count]
+    )

@@ -1,7 +1,8 @@
 """Pairs of a clean image and its degraded version, under one pipeline."""
 
 import copy
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
+import itertools
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Union
 
 import numpy as np
 from mmengine.dataset import pseudo_collate
@@ -28,10 +29,13 @@ class PairDataset(Dataset):
         degraded (str, optional): A folder to take the degraded images from instead, under the
             clean images' names.
         fresh (bool): Whether named noise is drawn anew each time, for training. Defaults to False.
+        leave_out (Sequence[str]): Paths of images whose items are others, so that an epoch is as
+            long, for a data set that tells paths (``get_data_info``). Transforms that mix images
+            (mosaic) may still take them.
 
     Raises:
-        ValueError: If a noise is unknown, the pipeline loads no image, or the two images of a pair
-            differ in size.
+        ValueError: If a noise is unknown, the pipeline loads no image, the two images of a pair
+            differ in size, or all are left out.
         FileNotFoundError: If a clean image has no partner in ``degraded``.
     """
 
@@ -41,6 +45,7 @@ class PairDataset(Dataset):
         noise: Sequence[Union[str, dict]] = (),
         degraded: Optional[str] = None,
         fresh: bool = False,
+        leave_out: Sequence[str] = (),
     ) -> None:
         if bool(noise) == bool(degraded):
             raise ValueError('give either noise or a folder of degraded images')
@@ -53,6 +58,18 @@ class PairDataset(Dataset):
         self.clean = ROOT_DATASETS.build(copy.deepcopy(dataset))
         self.degraded = ROOT_DATASETS.build(insert_behind_loading(dataset, self.noise))
         self.metainfo = getattr(self.clean, 'metainfo', {})
+        #: The items' places in the data set.
+        self._places: Sequence[int] = range(len(self.clean))
+        if leave_out:
+            self._leave_out(set(leave_out))
+
+    def _leave_out(self, paths: Set[str]) -> None:
+        kept = [i for i in self._places if self.path(i) not in paths]
+        if not kept:
+            raise ValueError('all images are held back: there is none to train on')
+        others = itertools.cycle(kept)
+        staying = set(kept)
+        self._places = [i if i in staying else next(others) for i in self._places]
 
     def full_init(self) -> None:
         """Load the lists of images."""
@@ -84,11 +101,16 @@ class PairDataset(Dataset):
 
     def get_data_info(self, index: int) -> dict:
         """What is known of an image before it is loaded, for samplers."""
-        return self.clean.get_data_info(index)
+        return self.clean.get_data_info(self._places[index])
 
-    def get_cat2imgs(self) -> dict:
-        """The images of each class, for MMDetection's ClassAwareSampler."""
-        return self.clean.get_cat2imgs()
+    def path(self, index: int) -> Optional[str]:
+        """Where an image is, if the data set tells."""
+        tells = hasattr(self.clean, 'get_data_info')
+        return self.get_data_info(index).get('img_path') if tells else None
+
+    def get_cat_ids(self, index: int) -> List[int]:
+        """The classes in an image, for MMDetection's ClassAwareSampler."""
+        return self.clean.get_cat_ids(self._places[index])
 
     def update_skip_type_keys(self, skip_type_keys: Sequence[str]) -> None:
         """Leave transforms out from now on (MMDetection's YOLOXModeSwitchHook)."""
@@ -120,7 +142,7 @@ class PairDataset(Dataset):
         pair = []
         for dataset in (self.clean, self.degraded):
             with seeded(seed):  # flips and crops are the same for both
-                pair.append(dataset[index])
+                pair.append(dataset[self._places[index]])
         shapes = [tuple(item['inputs'].shape) for item in pair]
         if shapes[0] != shapes[1]:
             raise ValueError(

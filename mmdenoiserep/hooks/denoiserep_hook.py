@@ -199,8 +199,8 @@ class DenoiseRepHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None
     ) -> None:
-        # The same on every rank, and after a resume.
-        self._seed = (runner.seed * 1_000_003 + runner.iter) % 2**63
+        # The same after a resume. Each rank draws its own noise: gradients are averaged over them.
+        self._seed = (runner.seed * 1_000_003 + runner.iter + runner.rank * 2**40) % 2**63
         phase = self._phase_at(runner)
         if phase != self.phase:
             self._enter_phase(runner, phase)

@@ -12,7 +12,7 @@ from mmengine.runner.checkpoint import weights_to_cpu
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import Tensor, nn
 
-from ..apis.pairs import Noise, load_pairs, pair_loader
+from ..apis.pairs import Noise, Pairs, pair_loader
 from ..calibration import NothingBetter, Pair, calibrate_measured
 from ..calibration.judge import OutputError, Target, output_error, stock_outputs
 from ..denoiser import Denoiser
@@ -71,20 +71,29 @@ class MeasuredTraining:
     def prepare(self, runner: Runner, model: nn.Module) -> None:
         """Start from the closed form if asked to, and let the loop load pairs."""
         seed = runner.seed or 0
-        loader = pair_loader(runner.cfg.train_dataloader, self.noise, fresh=True)
+        share = -(-self.num_images // runner.world_size)
+        pairs = Pairs(runner.cfg, self.noise, share, seed=seed)
+        loader = pair_loader(
+            runner.cfg.train_dataloader,
+            self.noise,
+            fresh=True,
+            leave_out=pairs.held_back_images(),
+        )
         loop = runner.train_loop
         loop.dataloader = runner.build_dataloader(loader, seed)  # refuses before any long work
         if hasattr(loop, 'dataloader_iterator'):
             loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
-        # MMPretrain's mixes images of a batch, which would part pairs.
+        # What is drawn for each image alone, behind the pipeline, would part pairs.
         preprocessor: Any = model.data_preprocessor
         if hasattr(getattr(preprocessor, 'batch_augments', None), 'augments'):
-            preprocessor.batch_augments = None
-        share = -(-self.num_images // runner.world_size)
-        pairs, self.held_back = load_pairs(runner.cfg, model, self.noise, share, seed=seed)
+            preprocessor.batch_augments = None  # MMPretrain's, which mix images of a batch
+        if hasattr(preprocessor, 'keep_pairs'):
+            preprocessor.keep_pairs()
+        self.held_back = pairs.held_back(model)
         untrained = not any(module.weight.any() for module in self.modules.values())
         if self.calibrated and untrained:
-            runner.logger.info(self._from_closed_form(model, pairs, seed))
+            report = self._from_closed_form(model, pairs.to_solve_on(model), seed)
+            runner.logger.info(report)
         with evaluation(model):  # of a base that is frozen
             self._targets = stock_outputs(model, self.modules, self.held_back)
         if runner.iter > 0:

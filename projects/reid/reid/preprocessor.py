@@ -31,6 +31,10 @@ class ReIDDataPreprocessor(ClsDataPreprocessor):
         super().__init__(**kwargs)
         self.erase_prob = erase_prob
 
+    def keep_pairs(self) -> None:
+        """Erase nothing from now on: DenoiseRepHook's batches on measured noise are pairs."""
+        self.erase_prob = 0.0
+
     def forward(self, data: dict, training: bool = False) -> dict:
         """See :class:`ClsDataPreprocessor`; ``inputs`` come out as (N, 3, H, W), float32."""
         data = super().forward(data, training)

@@ -51,6 +51,9 @@ def test_config_parses_and_is_short(path):
     persons, cameras = SETS[data_set]
     if 'stage1' in path.stem:
         assert config.model.num_classes == persons
+        second = Config.fromfile(str(path).replace('_stage1', '')).model.data_preprocessor
+        assert second.pop('erase_prob') == 0.5  # features are computed once, of whole images
+        assert config.model.data_preprocessor == second
         return
     wrapped = config.model.backbone.get('module', config.model.backbone)
     assert ('denoiserep' in path.stem) == (wrapped is not config.model.backbone)

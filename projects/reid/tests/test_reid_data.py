@@ -282,6 +282,8 @@ def test_erasing_fills_one_box_with_noise_after_normalization():
     assert (preprocessor(data)['inputs'] == -1).all()
     erased = (preprocessor(data, training=True)['inputs'] != -1).flatten(1).any(1)
     assert 160 < int(erased.sum()) < 240
+    preprocessor.keep_pairs()
+    assert (preprocessor(data, training=True)['inputs'] == -1).all()
 
 
 def test_images_are_resized_by_pillow(tmp_path):

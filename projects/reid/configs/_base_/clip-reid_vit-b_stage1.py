@@ -5,7 +5,10 @@ _base_ = ['./clip-reid_vit-b.py', './runtime.py']
 model = dict(
     _delete_=True,
     type='PromptLearner',
-    data_preprocessor={{_base_.model.data_preprocessor}},
+    # The second stage's, without erasing.
+    data_preprocessor=dict(
+        type='ReIDDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True
+    ),
     backbone={{_base_.model.backbone}},
 )
 custom_hooks = [dict(type='TextFeatureHook')]
