@@ -40,6 +40,7 @@ def unlabelled_loader(config: Config, seed: int, images: Optional[str] = None) -
     loader.dataset = _with_pipeline(loader.dataset, pipeline)
     loader.sampler = dict(type='DefaultSampler', shuffle=True, seed=seed)
     loader.drop_last = False
+    loader.pop('batch_sampler', None)  # which may have an order of its own
     return loader
 
 
