@@ -247,6 +247,14 @@ def test_bad_input_is_refused_and_nothing_is_written(
         ([stocks, path, 'out.pth', '--images', 'none'], 'there is no folder none'),
         ([stocks, path, 'out.pth', '--num-images', '0'], 'at least 1'),
         ([config_file, path, 'out.pth', '--targets', 'conv1'], 'has denoisers already'),
+        (
+            [config_file, path, 'out.pth', '--cfg-options', 'model.backbone.noise=measured'],
+            'of measured noise, not of gaussian; give the degradations: --noise',
+        ),
+        (
+            [config_file, path, 'out.pth', '--noise', 'fog:3'],
+            'of gaussian noise, not of measured; give no degradations',
+        ),
         ([stocks, 'lacking.pth', 'out.pth'], "lacks 'backbone.conv1"),
         ([stocks, 'narrow.pth', 'out.pth'], 'size mismatch for backbone.conv1'),
         (

@@ -17,6 +17,7 @@ from experiments.deployment.arms import read_arm
 from experiments.deployment.makers import make
 from experiments.deployment.plan import read_study
 from experiments.deployment.restore import METHODS, Restore
+from experiments.study.plan import read_baseline
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.stock.model import build_model
 
@@ -167,6 +168,7 @@ def test_every_arm_is_made_compared_and_kept(folder):
     [
         (dict(armz={}), "unknown 'armz'"),
         (dict(noises=[]), "'noises' is missing"),
+        (dict(checkpoint='other.pth'), 'other.pth does not match the config: other.pth lacks'),
         (dict(noises=['fog:7']), 'severity of fog must be 1 to 5'),
         (dict(noises=['{"type": "Blur"}']), 'by name:severity, not {"type": "Blur"}'),
         (
@@ -180,6 +182,7 @@ def test_every_arm_is_made_compared_and_kept(folder):
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(changes, message, folder):
+    torch.save(dict(state_dict=torch.nn.Linear(2, 2).state_dict(), meta={}), 'other.pth')
     with pytest.raises(ValueError, match=message):
         read_study(load_config(write_study(folder, **changes)), 'out')
 
@@ -248,7 +251,9 @@ def test_the_studies_of_the_documentation_are_sound(path, tmp_path, monkeypatch)
         monkeypatch.setattr('experiments.robustness.detection.check', lambda config: None)
     if 'fcn' in config.model:
         pytest.importorskip('mmseg')
-    config.checkpoint = __file__
+    model = build_model(read_baseline(config.model, path.parent))
+    config.checkpoint = str(tmp_path / 'stock.pth')
+    torch.save(dict(state_dict=model.state_dict(), meta={}), config.checkpoint)
     study = read_study(config, str(tmp_path))
     assert study.arms.keys() >= {'stock', 'closed form', 'output-matched', 'continued, labels'}
     job = study.job(study.dials['reach'], {'model.backbone.reach': 'channel'}, ['fog:1'], [])

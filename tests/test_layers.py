@@ -5,7 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmdenoiserep import Denoiser, denoisers, fuse_denoisers, insert_denoisers, register_layer
+from mmdenoiserep import (
+    Cascade,
+    Denoiser,
+    denoisers,
+    fuse_denoisers,
+    insert_denoisers,
+    register_layer,
+)
 from mmdenoiserep.apis import explicit_denoising
 from mmdenoiserep.network import layers
 
@@ -50,6 +57,21 @@ def test_a_registered_layer_is_denoised_over_its_channels(registry):
     assert torch.isfinite(loss)
     assert torch.equal(fuse_denoisers(model)(x), running)
     assert type(model[1]) is Linear2d
+
+
+@torch.no_grad()
+def test_padding_that_is_set_after_construction_counts():
+    """MMSegmentation's MobileNetV3 does so."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, dilation=1)).eval()
+    model[0].dilation, model[0].padding = (2, 2), (2, 1)
+    measured = Cascade(noise='measured')
+    insert_denoisers(model, ['0'], cascade=measured, reach='kernel')
+    nn.init.normal_(denoisers(model)['0'].weight, std=0.1)
+    x = torch.randn(2, 3, 9, 7)
+    fused = model(x)
+    assert layers.padding_of(model[0], 9, 7) == [1, 1, 2, 2]
+    with explicit_denoising(model):
+        assert torch.allclose(model(x), fused, atol=1e-5)
 
 
 def test_a_subclass_that_changes_the_forward_again_is_another_layer(registry):

@@ -13,7 +13,7 @@ from toy import ToyBackbone
 
 from mmdenoiserep import Cascade, Denoiser, denoisers, fuse_denoisers, insert_denoisers
 from mmdenoiserep.apis.verify import explicit_denoising, explicit_forward
-from mmdenoiserep.calibration import Pair, PairPass, calibrate_measured
+from mmdenoiserep.calibration import Pair, PairPass, calibrate, calibrate_measured
 from mmdenoiserep.calibration.judge import OutputError, output_error, stock_outputs
 from mmdenoiserep.calibration.lockstep import Job, run_in_lockstep
 from mmdenoiserep.calibration.memory import images_at_once
@@ -536,6 +536,7 @@ def test_default_layers_of_measured_noise():
             self.fc1, self.fc2 = nn.Linear(8, 16), nn.Linear(16, 8)
 
         def forward(self, x):
+            x = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4))  # a copy, as DaViT's is
             x = self.embed(x).flatten(2).transpose(1, 2)
             x = x + self.proj(torch.tanh(self.qkv(self.norm1(x))))
             return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
@@ -620,10 +621,49 @@ def test_default_layers_of_convnext():
 
     torch.manual_seed(0)
     arch = dict(depths=[1, 1, 1, 1], channels=[8, 12, 16, 24])
-    model = ConvNeXt(arch, layer_scale_init_value=0.5, out_indices=[0, 1, 2, 3])
+    # The layer scale of 1e-6, with which it is built, hides what is written until a checkpoint is
+    # loaded.
+    model = ConvNeXt(arch, out_indices=[0, 1, 2, 3])
+    scales = [m.gamma for stage in model.stages for m in stage]
+    assert all((scale == 1e-6).all() for scale in scales)
     model = insert_denoisers(model, cascade=MEASURED, reach='kernel')
     writers = [f'stages.{stage}.0.pointwise_conv2' for stage in range(4)]
     assert list(denoisers(model)) == ['downsample_layers.0.0', *writers]
+    assert all((scale == 1e-6).all() for scale in scales)
+
+
+def test_a_stream_seen_by_a_module_that_runs_twice_is_looked_for_elsewhere():
+    """DDRNet's ReLU: which of its calls saw the stream cannot be told from its name."""
+
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+            self.relu = nn.ReLU()
+            self.branch = nn.Sequential(nn.Conv2d(6, 6, 1), nn.GELU(), self.conv)
+
+        def forward(self, x):
+            u = self.relu(self.stem(x))
+            return self.relu(u + self.branch(u))
+
+    torch.manual_seed(0)
+    model = insert_denoisers(Shared().eval(), cascade=MEASURED, reach='kernel')
+    streams = look_behind(model, list(denoisers(model)), torch.zeros(1, 3, 10, 10)).streams
+    assert {(s.module, s.side) for s in streams.values()} == {('branch.0', 'input')}
+    report = calibrate_measured(model, pairs_of(12), pairs_of(14)[12:])
+    assert report.chosen.error.total(0.5) < report.stock.total(0.5)
+
+
+def test_denoisers_of_one_noise_are_not_calibrated_for_the_other(residual):
+    model = with_denoisers(residual)
+    with pytest.raises(ValueError, match='of measured noise, not of gaussian; give the degradatio'):
+        calibrate(model, [torch.randn(2, 3, 10, 10)])
+    model = insert_denoisers(ToyBackbone())
+    for denoiser in denoisers(model).values():
+        nn.init.ones_(denoiser.weight)
+    with pytest.raises(ValueError, match='of gaussian noise, not of measured; give no degradation'):
+        calibrate_measured(model, pairs_of(2), pairs_of(3)[2:])
+    assert all((d.weight == 1).all() for d in denoisers(model).values())
 
 
 class Strided(nn.Module):

@@ -1,5 +1,6 @@
 """Measured noise from files: pairs, calibration as a job, training with the hook."""
 
+import argparse
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from toy import ToyModel, stock_backbone, toy_config
 from mmdenoiserep import calibrate_measured_checkpoint, denoisers
 from mmdenoiserep.apis.measured import to_measured_config
 from mmdenoiserep.apis.pairs import Pairs
+from mmdenoiserep.cli import add_runner_arguments, config_from_arguments
 from mmdenoiserep.datasets import PairDataset, collate_pairs
 from mmdenoiserep.training.matched import relative_error
 from mmdenoiserep.transforms import Degrade, LoadDegraded, noise_transform
@@ -252,6 +254,15 @@ def test_what_is_not_fused_trains_further(folder, tmp_path, degraded):
     config = Config.fromfile(report.written.config)
     assert config.optim_wrapper.optimizer.type == 'AdamW'
     assert config.param_scheduler[0].type == 'LinearLR'
+    # Trained for less, as on the command line: the schedule follows, which ends there.
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    add_runner_arguments(parser)
+    arguments = parser.parse_args(
+        [str(report.written.config), '--cfg-options', 'train_cfg.max_epochs=1']
+    )
+    schedule = config_from_arguments(arguments).param_scheduler
+    assert config.param_scheduler[1].T_max > 1 and schedule[1].T_max == 1
     config.train_cfg = dict(by_epoch=True, max_epochs=1)
     runner = Runner.from_cfg(config)
     runner.train()
@@ -414,6 +425,19 @@ def test_noise_keeps_the_kind_of_an_image(shape, kind, tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), noisy)
     again = LoadDegraded(str(tmp_path))(dict(img=image, img_path='clean/a.png'))['img']
     assert again.shape == shape and again.dtype == kind and np.array_equal(again, noisy)
+
+
+def test_an_image_too_small_to_degrade_is_named():
+    with pytest.raises(ValueError, match=r'icon.png is 40x31, and .* at least 32x32: leave it out'):
+        Degrade('fog', 3)(dict(img=np.zeros((31, 40, 3), np.uint8), img_path='icon.png'))
+
+
+@pytest.mark.parametrize('suffix', ['.PNG', '.tiff', '.jpeg'])
+def test_a_partner_may_have_any_suffix_of_an_image(suffix, tmp_path):
+    (tmp_path / f'a{suffix}').touch()
+    assert LoadDegraded(str(tmp_path)).partner('clean/a.jpg') == str(tmp_path / f'a{suffix}')
+    with pytest.raises(FileNotFoundError, match=r'clean/b.jpg has no partner'):
+        LoadDegraded(str(tmp_path)).partner('clean/b.jpg')
 
 
 def test_the_error_of_a_single_vector_is_relative_to_it():

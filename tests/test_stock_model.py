@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import nn
 from toy import ToyBackbone
@@ -91,6 +92,21 @@ def test_an_item_of_mmdetections_reid_is_an_image():
     config = load_config('mmdet::reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py')
     assert 'triplet_sampler' in config.train_dataloader.dataset
     assert 'triplet_sampler' not in unlabelled_loader(config, 0).dataset
+
+
+def test_images_are_loaded_as_in_the_first_of_several_test_sets():
+    load = dict(type='LoadImageFromFile')
+    labels = [dict(type=f'mmdet.Load{kind}Annotations') for kind in ('', 'Panoptic', 'Empty')]
+    part = dict(type='CocoDataset', pipeline=[load, *labels, dict(type='PackDetInputs')])
+    test = dict(type='ConcatDataset', datasets=[part, dict(part, pipeline=[])])
+    train = dict(type='CocoDataset', ann_file='a.json', pipeline=labels)
+    config = Config(dict(test_dataloader=dict(dataset=test), train_dataloader=dict(dataset=train)))
+    loader = unlabelled_loader(config, 0)
+    assert loader.dataset.pipeline == [load, dict(type='PackDetInputs')]
+    assert loader.dataset.ann_file == 'a.json'
+    config.test_dataloader.dataset.datasets[0].pipeline = []
+    with pytest.raises(ValueError, match='has no `pipeline`, which says how to load images'):
+        unlabelled_loader(config, 0)
 
 
 @pytest.mark.slow

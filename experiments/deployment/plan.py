@@ -13,6 +13,8 @@ from experiments.robustness.plan import CLEAN, TASKS, Noise, read_corruptions
 from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
 from experiments.tasks import task_of
 from mmdenoiserep.apis.measured import set_schedule
+from mmdenoiserep.stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
+from mmdenoiserep.stock.model import build_model
 from mmdenoiserep.transforms.degrade import name_of
 
 from .arms import NOISELESS, Arm, read_arm
@@ -120,7 +122,7 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     """Read a study config and check it: nothing is made before.
 
     Raises:
-        ValueError: If something is missing or unknown.
+        ValueError: If something is missing or unknown, or the checkpoint is of another model.
         FileNotFoundError: If a config or the checkpoint is missing.
     """
     path = config.filename
@@ -133,6 +135,8 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     base = read_baseline(spec['model'], Path(path).parent)
     base.merge_from_dict(dict(spec.get('extra') or {}))
     task_of(base, TASKS).check(base)
+    weights = weights_of(load_checkpoint_from(spec['checkpoint']), spec['checkpoint'])
+    load_exactly(build_model(base), weights, spec['checkpoint'])  # refuses another model's
     arms = {name: read_arm(name, arm) for name, arm in spec['arms'].items()}
     if 'stock' not in arms or arms['stock'].kind != 'stock':
         raise ValueError(f"{path}: the others are compared with an arm 'stock' of kind 'stock'")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from experiments.tasks import REID, task_of
 from mmdenoiserep.cli import load_config
+from mmdenoiserep.cli.configs import merge
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.stock.checkpoint import (
     first_of,
@@ -231,7 +232,7 @@ def read_config(path: str, options: Optional[dict]) -> Config:
     """
     config = load_config(path)
     if options:
-        config.merge_from_dict(options)
+        merge(config, options)
     if is_denoiserep_config(config):
         raise ValueError(
             f'{path} has denoisers; give the stock config, and checkpoints fused by '

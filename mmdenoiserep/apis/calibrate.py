@@ -13,7 +13,7 @@ from mmengine.utils import ProgressBar
 from torch import nn
 
 from ..calibration import calibrate
-from ..conversion import denoisers
+from ..conversion import check_noise, denoisers
 from ..network.state_dict import is_fused
 from ..stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
 from ..stock.config import text_of, to_stock_config
@@ -73,7 +73,8 @@ def calibrate_checkpoint(
     Raises:
         FileExistsError: If a file to write exists.
         FileNotFoundError: If the checkpoint or the folder is missing.
-        ValueError: If the checkpoint does not fit, or the features are not finite.
+        ValueError: If the checkpoint does not fit, the denoisers are of measured noise, or the
+            features are not finite.
     """
     check_out(out, checkpoint, config.filename, force)
     if num_images < 1:
@@ -82,6 +83,8 @@ def calibrate_checkpoint(
         raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
     if images and not osp.isdir(images):
         raise FileNotFoundError(f'there is no folder {images}')
+    noise = config.model.backbone.get('noise', 'gaussian')
+    check_noise(noise, 'gaussian', "the config's backbone")
     text_of(to_stock_config(config) if fuse else config)  # refuses before anything is loaded
     if launcher != 'none':
         init_dist(launcher)

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 
 from ..calibration import MeasuredReport, calibrate_measured
 from ..calibration.measured import RIDGES
+from ..conversion import check_noise
 from ..stock.config import is_denoiserep_config, text_of, to_denoiserep_config, to_stock_config
 from ..stock.data import unlabelled_loader
 from .calibrate import CalibrationReport, load_stock_model, write_unfused
@@ -56,8 +57,15 @@ def set_optimizer(config: Config) -> None:
 
 
 def set_schedule(config: Config) -> None:
-    """Let the learning rate rise for 50 iterations and fall to 0 along a cosine, to the end of the
-    config's training.
+    """Let the learning rate follow :func:`schedule_of`, where that is known."""
+    schedule = schedule_of(config)
+    if schedule:
+        config.param_scheduler = schedule
+
+
+def schedule_of(config: Config) -> Optional[List[dict]]:
+    """Of the learning rate: it rises for 50 iterations and falls to 0 along a cosine, to the end of
+    the config's training. None where that has no length.
 
     Adam's first steps are of the full rate for each weight, whatever its gradient, and take the
     closed form, from which training starts, out of its minimum.
@@ -65,12 +73,12 @@ def set_schedule(config: Config) -> None:
     loop = config.get('train_cfg') or {}
     length = loop.get('max_epochs') or loop.get('max_iters')
     if not length:
-        return
+        return None
     schedule = dict(type='CosineAnnealingLR', T_max=length, by_epoch=bool(loop.get('max_epochs')))
     if schedule['by_epoch']:
         schedule['convert_to_iter_based'] = True
     warm_up = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=WARM_UP)
-    config.param_scheduler = [warm_up, schedule]
+    return [warm_up, schedule]
 
 
 def calibrate_measured_checkpoint(
@@ -133,8 +141,7 @@ def calibrate_measured_checkpoint(
     if degraded and not images:
         raise ValueError('a folder of degraded images needs one of clean images (--clean)')
     config = config if is_denoiserep_config(config) else to_measured_config(config)
-    if config.model.backbone.get('noise') != 'measured':
-        raise ValueError("the config's denoisers are not of measured noise (noise='measured')")
+    check_noise(config.model.backbone.get('noise', 'gaussian'), 'measured', "the config's backbone")
     text_of(to_stock_config(config) if fuse else config)  # refuses before anything is loaded
     if launcher != 'none':
         init_dist(launcher)

@@ -5,7 +5,7 @@ from typing import Any, Callable, Iterable, Optional
 import torch
 from torch import nn
 
-from ..conversion import denoisers
+from ..conversion import denoisers_of
 from ..network.observation import observe_inputs
 from ..stock.model import as_deployed, evaluation, preprocess, run_backbone
 from .closed_form import solve
@@ -42,12 +42,10 @@ def calibrate(
         int: Number of images seen on this process.
 
     Raises:
-        ValueError: If the model has no denoisers, a layer's features are not finite, or a number
-            is out of range.
+        ValueError: If the model has no denoisers, or any of measured noise, a layer's features are
+            not finite, or a number is out of range.
     """
-    modules = denoisers(model)
-    if not modules:
-        raise ValueError(f'{type(model).__name__} has no denoisers to calibrate')
+    modules = denoisers_of(model, 'gaussian')
     for name, value in dict(num_images=num_images, max_tokens=max_tokens).items():
         if value is not None and value < 1:
             raise ValueError(f'{name} must be at least 1, got {value}')

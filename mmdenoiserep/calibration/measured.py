@@ -19,7 +19,7 @@ import torch
 from mmengine.dist import all_reduce, broadcast_object_list
 from torch import Tensor, nn
 
-from ..conversion import denoisers
+from ..conversion import denoisers, denoisers_of
 from ..denoiser import Denoiser
 from ..network.streams import Stream, look_behind
 from ..stock.model import backbone_of
@@ -120,7 +120,7 @@ def _all_or_nothing(calibration: Calibration) -> Calibration:
 
     @wraps(calibration)
     def run(model: nn.Module, *args: Any, **kwargs: Any) -> MeasuredReport:
-        _reset(denoisers(model))
+        _reset(denoisers_of(model, 'measured'))
         try:
             return calibration(model, *args, **kwargs)
         except BaseException:
@@ -173,11 +173,10 @@ def calibrate_measured(
 
     Raises:
         NothingBetter: If nothing that was tried is better than the stock network.
-        ValueError: If there are no denoisers, too few images, or features that are not finite.
+        ValueError: If there are no denoisers, or any of Gaussian noise, too few images, or features
+            that are not finite.
     """
-    modules = denoisers(model)
-    if not modules:
-        raise ValueError(f'{type(model).__name__} has no denoisers to calibrate')
+    modules = denoisers_of(model, 'measured')
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
     if not 0 <= keep_clean <= 1:

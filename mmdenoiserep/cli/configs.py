@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.hub import get_config
 from mmengine.logging import print_log
 
-from ..apis.measured import set_optimizer, set_schedule, to_measured_config
+from ..apis.measured import schedule_of, set_optimizer, set_schedule, to_measured_config
 from ..stock.config import (
     is_denoiserep_config,
     to_denoiserep_config,
@@ -138,12 +138,12 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         )
     config.launcher = args.launcher
     if args.cfg_options:
+        schedule = schedule_of(config)
+        # In a config that tools/calibrate.py wrote, too.
+        ours = bool(schedule) and config.get('param_scheduler') == schedule
+        ours = ours or bool(denoiserep and args.noise)
         merge(config, args.cfg_options)
-        if (
-            denoiserep
-            and args.noise
-            and not any(key.startswith('param_scheduler') for key in args.cfg_options)
-        ):
+        if ours and not any(key.startswith('param_scheduler') for key in args.cfg_options):
             set_schedule(config)  # by the length that it has now
     if not isinstance(config.get('model'), dict) or not config.model.get('type'):
         raise ValueError(f'{args.config} has no model')

@@ -43,8 +43,8 @@ def build_runner(config: Config, allow_missing: bool = False) -> Runner:
     checkpoint = config.get('load_from')
     if checkpoint and '://' not in checkpoint and not osp.isfile(osp.expanduser(checkpoint)):
         raise FileNotFoundError(
-            f'load_from: there is no checkpoint {checkpoint}; give the stock one, with '
-            '--cfg-options load_from=PATH when training'
+            f'load_from: there is no checkpoint {checkpoint}; to train, give the stock one by '
+            '--cfg-options load_from=PATH'
         )
     check_writable(osp.join(config.work_dir, 'log'))
     made = _missing_folders(config.work_dir)

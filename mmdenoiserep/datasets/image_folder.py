@@ -7,8 +7,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.utils import scandir
 
 from ..registry import DATASETS
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
+from ..stock.files import IMAGE_SUFFIXES
 
 
 @DATASETS.register_module()
@@ -33,10 +32,10 @@ class ImageFolder(BaseDataset):
         """The images, sorted by path."""
         if not osp.isdir(self.folder):
             raise FileNotFoundError(f'there is no folder {self.folder}')
-        names = sorted(scandir(self.folder, SUFFIXES, recursive=True, case_sensitive=False))
+        names = sorted(scandir(self.folder, IMAGE_SUFFIXES, recursive=True, case_sensitive=False))
         if not names:
             raise FileNotFoundError(
-                f'there is no image in {self.folder} (of {", ".join(SUFFIXES)})'
+                f'there is no image in {self.folder} (of {", ".join(IMAGE_SUFFIXES)})'
             )
         return [
             dict(img_path=osp.join(self.folder, name), img_id=i) for i, name in enumerate(names)

@@ -60,6 +60,9 @@ def channel_dim_of(layer: nn.Module) -> Optional[int]:
 def padding_of(conv: nn.Conv2d, height: int, width: int) -> List[int]:
     """What a convolution puts around its input: [left, right, top, bottom]."""
     if getattr(type(conv).forward, '__module__', '') != _SAME_PADDING:
+        if conv.padding_mode == 'zeros' and not isinstance(conv.padding, str):
+            # As forward reads it: MMSegmentation's MobileNetV3 sets it after construction.
+            return [size for size in reversed(conv.padding) for _ in range(2)]
         return list(conv._reversed_padding_repeated_twice)
     padding: List[int] = []
     for i, side in ((1, width), (0, height)):

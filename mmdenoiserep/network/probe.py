@@ -35,11 +35,7 @@ def probe_calls(
     Raises:
         ValueError: If the model accepts no input that was tried.
     """
-    # Old weight norms keep a computed weight, which cannot be copied with its graph.
-    computed = [t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor)]
-    model = copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
-    model.float()  # whatever it is trained in: not every operator has a half on a CPU
-    model.eval()  # not chained: some backbones return None
+    model = scratch_copy(model)
     device = next(model.parameters()).device
     inputs = [example] if example is not None else default_examples(model)
     failure = None
@@ -66,6 +62,16 @@ def probe_calls(
         f'(last error: {failure}); give an input that it accepts as `example` '
         '(`example_shape` in a config)'
     ) from failure
+
+
+def scratch_copy(model: nn.Module) -> nn.Module:
+    """A copy to try things on, in evaluation mode and single precision."""
+    # Old weight norms keep a computed weight, which cannot be copied with its graph.
+    computed = [t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor)]
+    model = copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
+    model.float()  # whatever it is trained in: not every operator has a half on a CPU
+    model.eval()  # not chained: some backbones return None
+    return model
 
 
 def with_example(model: nn.Module, run: Callable[[Tensor], Result]) -> Result:

@@ -7,14 +7,14 @@ nonlinearity behind a layer if that holds, or if another layer's input or the ne
 and output of a module is kept at some positions.
 """
 
-import copy
+from collections import Counter
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from .layers import channel_dim_of
-from .probe import with_example
+from .probe import scratch_copy, with_example
 from .tokens import draw, take_tokens
 
 #: Positions in which features are compared: a sum that holds there holds everywhere.
@@ -88,8 +88,7 @@ def look_behind(model: nn.Module, names: Sequence[str], example: Optional[Tensor
 
 
 def _look(model: nn.Module, example: Optional[Tensor]) -> List[_Seen]:
-    model = copy.deepcopy(model)
-    model.eval()
+    model = scratch_copy(model)
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
 
@@ -98,7 +97,7 @@ def _look(model: nn.Module, example: Optional[Tensor]) -> List[_Seen]:
         handles = _watch(model, seen)
         try:
             # Two images: more positions than a channel has constants, in small maps, too.
-            model(torch.randn(2, *x.shape[1:], generator=generator).to(device, x.dtype))
+            model(torch.randn(2, *x.shape[1:], generator=generator).to(device))
         finally:
             for handle in handles:
                 handle.remove()
@@ -199,7 +198,10 @@ def _output_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[_Outp
 
 def _stream_of(y: _Output, seen: List[_Seen]) -> Optional[Stream]:
     earlier = reversed(seen[max(0, y.begin - BACK) : y.begin])
-    streams = [(s, dim, u) for s in earlier for dim, u in y.views(s)]
+    # What is seen several times cannot be told from its name (DDRNet's ReLU).
+    times = Counter((s.module, s.side) for s in seen)
+    once = (s for s in earlier if times[s.module, s.side] == 1)
+    streams = [(s, dim, u) for s in once for dim, u in y.views(s)]
     streams = [(s, dim, u) for s, dim, u in streams if u.var(0).any()]  # a constant is no stream
     for after in seen[y.end + 1 : y.end + 1 + AHEAD]:
         for _, total in y.views(after):

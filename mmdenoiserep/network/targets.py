@@ -4,11 +4,12 @@ import re
 from collections import Counter
 from typing import List, Optional, Sequence, Set
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .layers import is_denoisable, is_depthwise, unknown_layer_message
-from .probe import probe_calls
+from .probe import Call, probe_calls, scratch_copy
 from .streams import look_behind
 
 #: The feed-forward layers of transformers, under the names that OpenMMLab, timm and torchvision
@@ -63,8 +64,7 @@ def select_layers(
         names = [
             name
             for name in names
-            if not isinstance(layers[name], nn.Conv2d)
-            or not (calls[name].takes_model_input or calls[name].position == 0)
+            if not isinstance(layers[name], nn.Conv2d) or not _takes_image(calls[name])
         ]
     elif silent:
         raise ValueError(
@@ -88,14 +88,32 @@ def _measured_layers(model: nn.Module, example: Optional[Tensor]) -> List[str]:
     calls = probe_calls(model, list(layers), example)
     tied = _shared_weights(model)
     names = [n for n in calls if layers[n].weight not in tied]
-    streams = look_behind(model, names, example).streams
+    streams = look_behind(_with_visible_scales(model), names, example).streams
     writers = {name for name in streams if isinstance(layers[name], nn.Linear)}
     if writers:
-        stem = {n for n in names if isinstance(layers[n], nn.Conv2d) and calls[n].takes_model_input}
+        stem = {n for n in names if isinstance(layers[n], nn.Conv2d) and _takes_image(calls[n])}
         names = [n for n in names if n in writers | stem]
     if not names:
         raise ValueError(f'{type(model).__name__} has no Linear or Conv2d layer to denoise')
     return sorted(names, key=lambda name: calls[name].position)
+
+
+def _takes_image(call: Call) -> bool:
+    """The image itself, or padded to whole patches (DaViT)."""
+    return call.takes_model_input or call.position == 0
+
+
+@torch.no_grad()
+def _with_visible_scales(model: nn.Module) -> nn.Module:
+    """A copy in which branches that are scaled to almost nothing at initialization (layer scale,
+    1e-6 in ConvNeXt) are not: a checkpoint is yet to be loaded."""
+    model = scratch_copy(model)
+    for parameter in model.parameters():
+        if parameter.ndim and parameter.numel():
+            value = parameter.max()
+            if 0 < value.abs() < 0.1 and (parameter == value).all():
+                parameter.fill_(1)
+    return model
 
 
 def _shared_weights(model: nn.Module) -> Set[Tensor]:

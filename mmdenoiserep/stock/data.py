@@ -1,12 +1,15 @@
 """Images of a config without their labels, as it loads them for testing."""
 
 import copy
+import re
 from typing import Optional
 
 from mmengine.config import Config, ConfigDict
 
 #: Whose pipeline shows images as they are deployed.
 LOADERS = ('test_dataloader', 'val_dataloader')
+#: Transforms that load labels: LoadAnnotations, LoadPanopticAnnotations, LoadEmptyAnnotations.
+ANNOTATIONS = re.compile(r'Load\w*Annotation')
 
 
 def unlabelled_loader(config: Config, seed: int, images: Optional[str] = None) -> ConfigDict:
@@ -29,10 +32,7 @@ def unlabelled_loader(config: Config, seed: int, images: Optional[str] = None) -
     if not images and not config.get('train_dataloader'):
         raise ValueError('the config has no train_dataloader, which names the images')
     loader = copy.deepcopy(source)
-    inner = loader.dataset
-    while 'dataset' in inner:
-        inner = inner.dataset
-    pipeline = [s for s in inner.get('pipeline', []) if 'LoadAnnotations' not in str(s['type'])]
+    pipeline = [s for s in _pipeline_of(loader.dataset) if not ANNOTATIONS.search(str(s['type']))]
     if images:
         loader.dataset = dict(type='mmdenoiserep.ImageFolder', folder=images, pipeline=[])
     else:
@@ -44,6 +44,13 @@ def unlabelled_loader(config: Config, seed: int, images: Optional[str] = None) -
     return loader
 
 
+def _pipeline_of(dataset: dict) -> list:
+    """The pipeline of a data set, or of the first one in it."""
+    while 'dataset' in dataset or dataset.get('datasets'):
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    return dataset.get('pipeline') or []
+
+
 def _with_pipeline(dataset: dict, pipeline: list) -> dict:
     """A data set under another pipeline, without wrappers that repeat or mix its images."""
     if 'datasets' in dataset:
@@ -53,6 +60,8 @@ def _with_pipeline(dataset: dict, pipeline: list) -> dict:
         return _with_pipeline(dataset['dataset'], pipeline)
     if 'pipeline' not in dataset:
         return dataset
+    if not pipeline:
+        raise ValueError('the test_dataloader has no `pipeline`, which says how to load images')
     # MMDetection's sampler of triplets makes a list of images of each item.
     kept = {key: value for key, value in dataset.items() if key != 'triplet_sampler'}
     return dict(kept, pipeline=pipeline)

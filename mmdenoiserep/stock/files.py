@@ -1,4 +1,5 @@
-"""Writing files: none is half written, and a checkpoint never stands beside another's config."""
+"""What files are images; how files are written: none is half written, and a checkpoint never stands
+beside another's config."""
 
 import os
 import os.path as osp
@@ -11,6 +12,8 @@ try:
 except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
+#: Of images, in any case.
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
 #: Called between the steps of a commit, with their names. Tests end the process in it.
 after_step: Callable[[str], None] = lambda name: None  # noqa: E731
 

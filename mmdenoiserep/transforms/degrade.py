@@ -33,6 +33,8 @@ BENCHMARK = (
 )
 #: The type of a noise that is given by its name.
 DEGRADE = 'mmdenoiserep.Degrade'
+#: Pixels of a side that they take, at least.
+LEAST = 32
 HOLDOUT = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
 #: Those that do not draw from NumPy's global generator.
 OWN_GENERATORS = ('impulse_noise', 'glass_blur')
@@ -56,7 +58,7 @@ class Degrade:
             Python's and NumPy's generators. Defaults to 0.
 
     Raises:
-        ValueError: If the corruption or severity is unknown.
+        ValueError: If the corruption or severity is unknown, or an image too small.
         ImportError: If `imagecorruptions` is not installed, or is a release that cannot seed the
             corruption.
     """
@@ -97,6 +99,12 @@ class Degrade:
         """The degraded version of an image of uint8, of as many entries; it goes by its path."""
         from imagecorruptions import corrupt
 
+        if min(image.shape[:2]) < LEAST:
+            raise ValueError(
+                f'{results.get("img_path", "an image")} is {image.shape[1]}x{image.shape[0]}, and '
+                f'imagecorruptions takes at least {LEAST}x{LEAST}: leave it out, or give its '
+                'degraded version (LoadDegraded)'
+            )
         text = f'{self.seed} {self.corruption} {self.severity} {image_name(results)}'
         # Flips and crops behind are not to depend on what the noise has drawn.
         seeding = seeded(None if self.seed is None else text)

@@ -5,6 +5,7 @@ import os.path as osp
 import mmcv
 
 from ..registry import TRANSFORMS
+from ..stock.files import IMAGE_SUFFIXES
 
 
 @TRANSFORMS.register_module()
@@ -20,8 +21,6 @@ class LoadDegraded:
         FileNotFoundError: If there is no such folder, or an image has no partner in it.
         ValueError: If two images of a name differ in size.
     """
-
-    SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif')
 
     def __init__(self, folder: str) -> None:
         if not osp.isdir(folder):
@@ -48,7 +47,8 @@ class LoadDegraded:
         """The degraded version's path, of a clean image's."""
         name = osp.join(self.folder, osp.basename(clean))
         stem = osp.splitext(name)[0]
-        for path in (name, *(stem + suffix for suffix in self.SUFFIXES)):
+        others = (stem + case for s in IMAGE_SUFFIXES for case in (s, s.upper()))
+        for path in (name, *others):
             if osp.isfile(path):
                 return path
         raise FileNotFoundError(

@@ -22,7 +22,6 @@ model = dict(
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',
-    loss_scale='dynamic',
     optimizer=dict(type='SGD', lr=0.008, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(custom_keys={'.bias': dict(lr_mult=2.0)}),
 )
