@@ -177,7 +177,8 @@ def test_every_arm_is_made_compared_and_kept(folder):
         ),
         (dict(arms={'a': dict(kind='measured')}), "compared with an arm 'stock'"),
         (dict(arms={'stock': dict(kind='stock', noise=1)}), "arm 'stock': unknown 'noise'"),
-        (dict(dials={'tv': dict(kind='measured')}), 'an arm and a dial have one name'),
+        (dict(dials={'tv': STUDY['dials']['κ']}), 'an arm and a dial have one name'),
+        (dict(dials={'k': dict(kind='measured')}), "dial 'k' needs a grid of two settings"),
         (dict(transfer=dict(arms=['x'], noises=[])), "transfer names an arm 'x'"),
     ],
 )

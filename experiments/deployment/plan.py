@@ -141,6 +141,9 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     if 'stock' not in arms or arms['stock'].kind != 'stock':
         raise ValueError(f"{path}: the others are compared with an arm 'stock' of kind 'stock'")
     dials = {name: read_arm(name, arm) for name, arm in (spec.get('dials') or {}).items()}
+    for name, dial in dials.items():
+        if len(dial.candidates()) < 2:
+            raise ValueError(f'{path}: dial {name!r} needs a grid of two settings or more to draw')
     if set(arms) & set(dials):
         raise ValueError(f'{path}: an arm and a dial have one name')
     if only:
