@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS, TRANSFORMS
 from mmengine.runner import Runner
@@ -17,6 +18,7 @@ from toy import ToyModel, stock_backbone, toy_config
 from mmdenoiserep import calibrate_measured_checkpoint, denoisers
 from mmdenoiserep.apis.measured import to_measured_config
 from mmdenoiserep.apis.pairs import Pairs
+from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.cli import add_runner_arguments, config_from_arguments
 from mmdenoiserep.datasets import PairDataset, collate_pairs
 from mmdenoiserep.training.matched import relative_error
@@ -320,6 +322,31 @@ def training(tmp_path, folder, epochs: int, **changes) -> Runner:
     config.train_cfg = dict(by_epoch=True, max_epochs=epochs)
     config.update(changes)
     return Runner.from_cfg(config)
+
+
+def test_training_starts_from_a_closed_form_that_is_worse_than_stock(folder, tmp_path, monkeypatch):
+    """And has to beat the stock weights, not that."""
+
+    def refused(model, *args, **kwargs):
+        solution = {n: torch.eye(d.weight.shape[1])[None] for n, d in denoisers(model).items()}
+        raise NothingBetter('nothing is better than stock', dict([solution.popitem()]))
+
+    monkeypatch.setattr('mmdenoiserep.hooks.measured_training.calibrate_measured', refused)
+    runner = training(tmp_path, folder, 1)
+    start = {}
+
+    class Watch(Hook):
+        priority = 'VERY_LOW'
+
+        def before_train(self, runner):
+            found = denoisers(runner.model).items()
+            start.update({n: d.weight.clone() for n, d in found if d.weight.any()})
+
+    runner.register_hook(Watch())
+    runner.train()
+    (weight,) = start.values()
+    assert torch.equal(weight[0], torch.eye(weight.shape[1]))
+    assert not any(denoiser.weight.any() for denoiser in denoisers(runner.model).values())
 
 
 def test_what_was_judged_is_saved_beside_an_average(folder, tmp_path):

@@ -35,14 +35,22 @@ STRENGTHS = (1.0, 0.75, 0.5)
 #: layers gain more from the images that a trial leaves out. And what less strength must come to: of
 #: what comes out level, full strength wins more back.
 WORTH, WORTH_LESS = 0.98, 0.985
-#: Lines of the table of groups, at most.
-GROUPS = 4
 #: W_D by layer.
 Solution = Dict[str, Tensor]
+#: Lines of the table of groups, at most.
+GROUPS = 4
 
 
 class NothingBetter(ValueError):
-    """Nothing that was tried is better than the stock network."""
+    """Nothing that was tried is better than the stock network.
+
+    Attributes:
+        solution (dict[str, Tensor]): W_D by layer of what was tried last, on all images.
+    """
+
+    def __init__(self, message: str, solution: Solution) -> None:
+        super().__init__(message)
+        self.solution = solution
 
 
 class Plan(NamedTuple):
@@ -261,7 +269,8 @@ def calibrate_measured(
     if not total(chosen) < stock.total(keep_clean):
         raise NothingBetter(
             f'nothing that was tried is better than the stock network on held-back images: '
-            f'{_spell(stock)} without, {_spell(chosen.error)} with denoisers'
+            f'{_spell(stock)} without, {_spell(chosen.error)} with denoisers',
+            {name: chosen.strength * weight for name, weight in solved.items()},
         )
     _reset(modules)
     groups = []

@@ -91,14 +91,18 @@ class MeasuredTraining:
             preprocessor.keep_pairs()
         self.held_back = pairs.held_back(model)
         untrained = not any(module.weight.any() for module in self.modules.values())
+        start: Dict[str, Tensor] = {}
         if self.calibrated and untrained:
-            report = self._from_closed_form(model, pairs.to_solve_on(model), seed)
+            report, start = self._from_closed_form(model, pairs.to_solve_on(model), seed)
             runner.logger.info(report)
         with evaluation(model):  # of a base that is frozen
             self._targets = stock_outputs(model, self.modules, self.held_back)
         if runner.iter > 0:
             self._recall(runner, model)
         self.judge(runner, model)
+        if start:  # what training has to beat are the stock weights, where it starts is nearer
+            self._put(start)
+            self.judge(runner, model)
 
     @torch.no_grad()
     def _recall(self, runner: Runner, model: nn.Module) -> None:
@@ -119,12 +123,15 @@ class MeasuredTraining:
         self.judge(runner, model)
         self._put(own)
 
-    def _from_closed_form(self, model: nn.Module, pairs: Sequence[Pair], seed: int) -> str:
+    def _from_closed_form(
+        self, model: nn.Module, pairs: Sequence[Pair], seed: int
+    ) -> Tuple[str, Dict[str, Tensor]]:
+        """What to say of it, and the denoisers to start from where they are no better than none."""
         try:
             report = calibrate_measured(model, pairs, self.held_back, self.keep_clean, seed=seed)
         except NothingBetter as error:  # training may be
-            return f'DenoiseRep: training starts from the stock weights: {error}'
-        return f'DenoiseRep: calibrated on measured noise\n{report}'
+            return f'DenoiseRep: training starts from the closed form, but {error}', error.solution
+        return f'DenoiseRep: calibrated on measured noise\n{report}', {}
 
     def losses(
         self, model: nn.Module, inputs: Tensor, data_samples: Any, lambda_: float, forward: Callable
@@ -189,8 +196,8 @@ class MeasuredTraining:
 
     @torch.no_grad()
     def _put(self, weights: Mapping[str, Tensor]) -> None:
-        for name, module in self.modules.items():
-            module.weight.copy_(weights[name])
+        for name, weight in weights.items():
+            self.modules[name].weight.copy_(weight)
 
     @staticmethod
     def _path(runner: Runner) -> str:
