@@ -110,35 +110,6 @@ def denoisers(model: nn.Module) -> Dict[str, Denoiser]:
     return dict(sorted(inserted.items(), key=lambda item: -item[1].step))
 
 
-def denoisers_of(model: nn.Module, noise: str) -> Dict[str, Denoiser]:
-    """The same where all are of a noise, 'gaussian' or 'measured'.
-
-    Raises:
-        ValueError: If there are none, or any is of the other noise: what is solved for one is
-            wrong for the other.
-    """
-    found = denoisers(model)
-    if not found:
-        raise ValueError(f'{type(model).__name__} has no denoisers to calibrate')
-    for name, denoiser in found.items():
-        check_noise(denoiser.cascade.noise, noise, f'the denoiser of {name!r}')
-    return found
-
-
-def check_noise(found: str, wanted: str, whose: str) -> None:
-    """Refuse denoisers of another noise.
-
-    Raises:
-        ValueError: If the two differ; it says what to do.
-    """
-    if found != wanted:
-        remedy = {
-            'gaussian': 'give the degradations: --noise of the tools, calibrate_measured in Python',
-            'measured': 'give no degradations, or a config of measured noise (noise="measured")',
-        }
-        raise ValueError(f'{whose} is of {found} noise, not of {wanted}; {remedy[wanted]}')
-
-
 @contextmanager
 def without_denoisers(model: nn.Module) -> Iterator[Dict[str, Denoiser]]:
     """Make a network stock again while the context is open.

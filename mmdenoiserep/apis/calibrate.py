@@ -13,7 +13,8 @@ from mmengine.utils import ProgressBar
 from torch import nn
 
 from ..calibration import calibrate
-from ..conversion import check_noise, denoisers
+from ..calibration.which import check_noise
+from ..conversion import denoisers
 from ..network.state_dict import is_fused
 from ..stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
 from ..stock.config import text_of, to_stock_config

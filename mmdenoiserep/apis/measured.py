@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from ..calibration import MeasuredReport, calibrate_measured
 from ..calibration.measured import RIDGES
-from ..conversion import check_noise
+from ..calibration.which import check_noise
 from ..stock.config import is_denoiserep_config, text_of, to_denoiserep_config, to_stock_config
 from ..stock.data import unlabelled_loader
 from .calibrate import CalibrationReport, load_stock_model, write_unfused

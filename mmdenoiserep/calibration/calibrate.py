@@ -5,11 +5,11 @@ from typing import Any, Callable, Iterable, Optional
 import torch
 from torch import nn
 
-from ..conversion import denoisers_of
 from ..network.observation import observe_inputs
 from ..stock.model import as_deployed, evaluation, preprocess, run_backbone
 from .closed_form import solve
 from .moments import SecondMoments
+from .which import denoisers_of
 
 
 @torch.no_grad()

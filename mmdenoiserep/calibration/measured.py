@@ -19,13 +19,14 @@ import torch
 from mmengine.dist import all_reduce, broadcast_object_list
 from torch import Tensor, nn
 
-from ..conversion import denoisers, denoisers_of
+from ..conversion import denoisers
 from ..denoiser import Denoiser
 from ..network.streams import Stream, look_behind
 from ..stock.model import backbone_of
 from .judge import OutputError, output_error, stock_outputs
 from .memory import images_at_once
 from .pairs import Pair, PairPass
+from .which import denoisers_of
 
 #: Ridges of layers that are solved by their own input, and of those that write to a stream.
 RIDGES = ((0.01, 1.0), (0.1, 3.0))

@@ -4,12 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
 sys.path.insert(0, str(Path(__file__).parents[3]))  # for `projects`, here and in the config
 
-from mmdenoiserep.cli import load_config
-from mmdenoiserep.cli.configs import merge
 from projects.reid.reid.convert import CLASS_ORDERS, convert_checkpoint
 
 
@@ -36,10 +34,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     try:
-        config = load_config(args.config)
-        merge(config, args.cfg_options or {})
+        config = Config.fromfile(args.config)
+        config.merge_from_dict(args.cfg_options or {})
     except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(f'{args.config}: {error}') from None
     try:
         report = convert_checkpoint(
             config, args.checkpoint, args.out, args.pretraining, args.class_order
