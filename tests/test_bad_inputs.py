@@ -473,7 +473,7 @@ def test_usage(name, args, message, tool, tmp_path):
         ('calibrate', ['dr.py', 'dr.pth', 'a_file/b.pth'], 'a_file is no folder'),
         ('calibrate', ['dr.py', 'dr.pth', 'o.pth', '--max-tokens', '-1'], 'max_tokens must be'),
         ('calibrate', ['dr.py', 'dr.pth', 'o.pth', '--images', 'none'], 'there is no folder none'),
-        ('calibrate', ['dr.py', 'dr.pth', 'o.pth', '--images', 'folder'], 'there is no image in'),
+        ('calibrate', ['dr.py', 'dr.pth', 'o.pth', '--images', 'folder'], 'has no `pipeline`'),
         ('calibrate', ['dr.py', 'dr.pth', 'o'], 'must be named *.pth'),
         ('benchmark', ['dr.py', '--json', 'a_file/b.json'], 'a_file is no folder'),
         ('benchmark', ['dr.py', '--memory-samples', '0'], 'there are no samples for default_scope'),
