@@ -36,10 +36,10 @@ STRENGTHS = (1.0, 0.75, 0.5)
 #: layers gain more from the images that a trial leaves out. And what less strength must come to: of
 #: what comes out level, full strength wins more back.
 WORTH, WORTH_LESS = 0.98, 0.985
-#: W_D by layer.
-Solution = Dict[str, Tensor]
 #: Lines of the table of groups, at most.
 GROUPS = 4
+#: W_D by layer.
+Solution = Dict[str, Tensor]
 
 
 class NothingBetter(ValueError):
@@ -185,7 +185,7 @@ def calibrate_measured(
         ValueError: If there are no denoisers, or any of Gaussian noise, too few images, or features
             that are not finite.
     """
-    modules = denoisers_of(model, 'measured')
+    modules = denoisers(model)  # of measured noise: checked before they are reset
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
     if not 0 <= keep_clean <= 1:

@@ -81,7 +81,10 @@ def look_behind(model: nn.Module, names: Sequence[str], example: Optional[Tensor
     """
     seen = _look(model, example)
     outputs = {n: y for n in names if (y := _output_of(n, model, seen)) is not None}
-    found = {name: _stream_of(y, seen) for name, y in outputs.items()}
+    # What a module sees in several calls cannot be told from its name (DDRNet's ReLU).
+    times = Counter((s.module, s.side) for s in seen)
+    repeated = {place for place, count in times.items() if count > 1}
+    found = {name: _stream_of(y, seen, repeated) for name, y in outputs.items()}
     streams = {name: stream for name, stream in found.items() if stream is not None}
     linear = {n for n, y in outputs.items() if n in streams or _feeds(y, names, seen)}
     return Behind(streams, linear)
@@ -196,11 +199,9 @@ def _output_of(name: str, model: nn.Module, seen: List[_Seen]) -> Optional[_Outp
     return _Output(begin, own[0], y.shape, centred)
 
 
-def _stream_of(y: _Output, seen: List[_Seen]) -> Optional[Stream]:
+def _stream_of(y: _Output, seen: List[_Seen], repeated: Set[Tuple[str, str]]) -> Optional[Stream]:
     earlier = reversed(seen[max(0, y.begin - BACK) : y.begin])
-    # What is seen several times cannot be told from its name (DDRNet's ReLU).
-    times = Counter((s.module, s.side) for s in seen)
-    once = (s for s in earlier if times[s.module, s.side] == 1)
+    once = (s for s in earlier if (s.module, s.side) not in repeated)
     streams = [(s, dim, u) for s in once for dim, u in y.views(s)]
     streams = [(s, dim, u) for s, dim, u in streams if u.var(0).any()]  # a constant is no stream
     for after in seen[y.end + 1 : y.end + 1 + AHEAD]:

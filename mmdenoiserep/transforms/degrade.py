@@ -33,9 +33,9 @@ BENCHMARK = (
 )
 #: The type of a noise that is given by its name.
 DEGRADE = 'mmdenoiserep.Degrade'
+HOLDOUT = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
 #: Pixels of a side that they take, at least.
 LEAST = 32
-HOLDOUT = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
 #: Those that do not draw from NumPy's global generator.
 OWN_GENERATORS = ('impulse_noise', 'glass_blur')
 
