@@ -21,7 +21,8 @@ from mmdenoiserep.apis.pairs import Pairs
 from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.cli import add_runner_arguments, config_from_arguments
 from mmdenoiserep.datasets import PairDataset, collate_pairs
-from mmdenoiserep.training.matched import relative_error
+from mmdenoiserep.hooks import measured_training
+from mmdenoiserep.training.matched import cut_mix, relative_error
 from mmdenoiserep.transforms import Degrade, LoadDegraded, noise_transform
 
 pytest.importorskip('imagecorruptions')
@@ -310,6 +311,44 @@ def test_training_matches_the_output(folder, tmp_path, mode, init):
     assert runner.model.data_preprocessor.noise == 0  # or pairs would be parted
 
 
+def test_mixed_images_stay_pairs():
+    clean = torch.arange(6.0)[:, None, None, None].expand(6, 3, 20, 30)
+    noise = 100 * (clean + 1)  # each image's own
+    mixed, degraded = cut_mix(clean, clean + noise, seed=0)
+    assert torch.equal(degraded - mixed, 100 * (mixed + 1))
+    shares = []
+    for i, image in enumerate(mixed):
+        from_neighbour = image == (i - 1) % 6
+        assert (from_neighbour | (image == i)).all()
+        # A box, the same in all channels.
+        rows, columns = (from_neighbour[0].any(dim) for dim in (1, 0))
+        assert torch.equal(from_neighbour, (rows[:, None] & columns).expand(3, 20, 30))
+        shares.append(from_neighbour.float().mean())
+    assert max(shares) - min(shares) > 0.3
+    assert torch.equal(cut_mix(clean, clean, 0)[1], mixed)
+    assert not torch.equal(cut_mix(clean, clean, 1)[0], mixed)
+    assert torch.equal(cut_mix(clean[:1], clean[:1], 0)[0], clean[:1])
+
+
+@pytest.mark.parametrize(
+    'mode, mix, mixes',
+    [('label-free', True, True), ('label-free', False, False), ('label-aug', True, False)],
+)
+def test_images_are_mixed_where_labels_have_no_part(
+    folder, tmp_path, monkeypatch, mode, mix, mixes
+):
+    seeds = []
+
+    def remember(clean, degraded, seed):
+        seeds.append(seed)
+        return cut_mix(clean, degraded, seed)
+
+    monkeypatch.setattr(measured_training, 'cut_mix', remember)
+    runner = training(tmp_path, folder, 1, mode=mode, cut_mix=mix)
+    runner.train()
+    assert len(set(seeds)) == len(seeds) == (runner.iter if mixes else 0)
+
+
 def training(tmp_path, folder, epochs: int, **changes) -> Runner:
     config = config_of(tmp_path, folder)
     stock = stock_checkpoint(config, tmp_path)
@@ -317,6 +356,9 @@ def training(tmp_path, folder, epochs: int, **changes) -> Runner:
     config.custom_hooks[0].update(
         mode='label-free', noise=[NOISE], init='calibrated', calibration_images=16, fuse=False
     )
+    for name in ('mode', 'cut_mix'):
+        if name in changes:
+            config.custom_hooks[0][name] = changes.pop(name)
     config.custom_hooks += changes.pop('hooks', [])
     config.load_from = stock
     config.train_cfg = dict(by_epoch=True, max_epochs=epochs)

@@ -63,6 +63,8 @@ class DenoiseRepHook(Hook):
             out: 'gaussian_noise:3', or configs of transforms. Defaults to none: the noise is
             Gaussian, and added to features.
         keep_clean (float): κ in [0, 1], the share of clean images with ``noise``. Defaults to 0.5.
+        cut_mix (bool): Whether ``label-free`` training with ``noise`` mixes the images of a batch,
+            which keeps it from fitting a few images too well. Defaults to False.
         lambda_ (float): λ in [0, 1), used in ``label-aug`` only. Defaults to 0.1.
         period (int): Length of a phase of ``alternating``, in epochs, or in iterations under an
             iteration-based loop. Defaults to 10.
@@ -89,6 +91,7 @@ class DenoiseRepHook(Hook):
         mode: str = 'label-aug',
         noise: Sequence[Noise] = (),
         keep_clean: float = 0.5,
+        cut_mix: bool = False,
         lambda_: float = 0.1,
         period: int = 10,
         max_tokens: Optional[int] = 256,
@@ -123,6 +126,7 @@ class DenoiseRepHook(Hook):
         self.mode = mode
         self.noise = list(noise)
         self.keep_clean = keep_clean
+        self.cut_mix = cut_mix
         self.lambda_ = lambda_
         self.period = period
         self.max_tokens = max_tokens
@@ -167,6 +171,7 @@ class DenoiseRepHook(Hook):
                 self.keep_clean,
                 self.calibration_images,
                 self.init == 'calibrated',
+                self.cut_mix,
             )
         elif any(d.cascade.noise == 'measured' for d in denoisers(model).values()):
             raise ValueError(
@@ -263,7 +268,9 @@ class DenoiseRepHook(Hook):
         if self._measured is not None:
             lambda_ = 1.0 if self.phase == 'label-free' else self.lambda_
             with nullcontext() if self._checked else no_lost_gradients():
-                measured = self._measured.losses(model, inputs, data_samples, lambda_, forward)
+                measured = self._measured.losses(
+                    model, inputs, data_samples, lambda_, forward, self._seed or 0
+                )
             self._checked = True
             return measured.total
         if self.phase == 'label-free':

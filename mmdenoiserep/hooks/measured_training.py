@@ -21,7 +21,7 @@ from ..network.parametrization import PREFIX
 from ..stock.checkpoint import load_checkpoint_file, weights_of
 from ..stock.files import atomic_write
 from ..stock.model import evaluation
-from ..training.matched import MatchedLosses, matched_losses
+from ..training.matched import MatchedLosses, cut_mix, matched_losses
 
 #: Of W_D in a state dict, behind the layer's name.
 KEY = f'{PREFIX}0.weight'
@@ -36,6 +36,7 @@ class MeasuredTraining:
         keep_clean (float): κ.
         num_images (int): Images, over all processes, to start from and to judge by.
         calibrated (bool): Whether to start from the closed form.
+        mix (bool): Whether images are mixed, where no labels are used.
 
     Raises:
         ValueError: If the denoisers are not of measured noise.
@@ -48,6 +49,7 @@ class MeasuredTraining:
         keep_clean: float,
         num_images: int,
         calibrated: bool,
+        mix: bool,
     ) -> None:
         self.modules = {
             name: module
@@ -63,6 +65,7 @@ class MeasuredTraining:
         self.keep_clean = keep_clean
         self.num_images = num_images
         self.calibrated = calibrated
+        self.mix = mix
         self.held_back: List[Pair] = []
         self._targets: List[Optional[Target]] = []
         #: The least error so far, and the denoisers that made it.
@@ -134,11 +137,20 @@ class MeasuredTraining:
         return f'DenoiseRep: calibrated on measured noise\n{report}', {}
 
     def losses(
-        self, model: nn.Module, inputs: Tensor, data_samples: Any, lambda_: float, forward: Callable
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        data_samples: Any,
+        lambda_: float,
+        forward: Callable,
+        seed: int,
     ) -> MatchedLosses:
-        """The losses of a batch of :func:`.collate_pairs`; ``forward`` is the model's own."""
+        """The losses of a batch of :func:`.collate_pairs`; ``forward`` is the model's own, and
+        ``seed`` mixes images."""
         count = len(inputs) // 2
         clean, degraded = inputs[:count], inputs[count:]
+        if self.mix and lambda_ == 1:
+            clean, degraded = cut_mix(clean, degraded, seed)
         samples = None if data_samples is None else data_samples[count:]
 
         def task() -> dict:

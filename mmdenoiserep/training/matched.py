@@ -1,6 +1,6 @@
 """Training on measured noise: the student's output is to be the teacher's on the clean image."""
 
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -77,3 +77,31 @@ def relative_error(output: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor
         a, b = a.float(), b.float()
         errors.append((a - b).square().sum() / spread(b).clamp_min(1e-12))
     return torch.stack(errors).mean()
+
+
+def cut_mix(clean: Tensor, degraded: Tensor, seed: int) -> Tuple[Tensor, Tensor]:
+    """CutMix of pairs: a box of each image is what its neighbour in the batch has there, the same
+    box on both sides of a pair, so that the noise is as it was.
+
+    Yun et al., "CutMix", ICCV 2019, with a share of the area that is uniform in [0, 1]. There are
+    no labels to be mixed: whatever an image shows, the teacher says what its features are (Beyer et
+    al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022).
+
+    Args:
+        clean (Tensor): Images, (N, C, H, W); one alone stays as it is.
+        degraded (Tensor): The same images, degraded.
+        seed (int): Of the boxes.
+
+    Returns:
+        tuple[Tensor, Tensor]: Both, mixed.
+    """
+    height, width = clean.shape[-2:]
+    random = torch.rand(len(clean), 3, generator=torch.Generator().manual_seed(seed))
+    mixed = clean.clone(), degraded.clone()
+    for i, (area, y, x) in enumerate(random.tolist()):
+        h, w = round(area**0.5 * height), round(area**0.5 * width)
+        top, left = round(y * (height - h)), round(x * (width - w))
+        box = (..., slice(top, top + h), slice(left, left + w))
+        for out, source in zip(mixed, (clean, degraded)):
+            out[i][box] = source[i - 1][box]
+    return mixed
