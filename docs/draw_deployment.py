@@ -20,6 +20,7 @@ ARMS = {
     'closed form, κ 0.9': 'closed form, κ 0.9',
     'output-matched': 'output-matched$',
     'output-matched, κ 0.8': 'output-matched, κ 0.8',
+    'output-matched, κ 0.9': 'output-matched, κ 0.9',
     'output-matched ×2, κ 0.8': 'output-matched ×2, κ 0.8',
     'output-matched ×4, κ 0.8': 'output-matched ×4, κ 0.8',
     'output-matched, mixed': 'output-matched, mixed(, 17 layers)?$',
