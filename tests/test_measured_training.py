@@ -344,7 +344,7 @@ def test_images_are_mixed_where_labels_have_no_part(
         return cut_mix(clean, degraded, seed)
 
     monkeypatch.setattr(measured_training, 'cut_mix', remember)
-    runner = training(tmp_path, folder, 1, mode=mode, cut_mix=mix)
+    runner = training(tmp_path, folder, 1, hook=dict(mode=mode, cut_mix=mix))
     runner.train()
     assert len(set(seeds)) == len(seeds) == (runner.iter if mixes else 0)
 
@@ -356,9 +356,7 @@ def training(tmp_path, folder, epochs: int, **changes) -> Runner:
     config.custom_hooks[0].update(
         mode='label-free', noise=[NOISE], init='calibrated', calibration_images=16, fuse=False
     )
-    for name in ('mode', 'cut_mix'):
-        if name in changes:
-            config.custom_hooks[0][name] = changes.pop(name)
+    config.custom_hooks[0].update(changes.pop('hook', {}))
     config.custom_hooks += changes.pop('hooks', [])
     config.load_from = stock
     config.train_cfg = dict(by_epoch=True, max_epochs=epochs)
