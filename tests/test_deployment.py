@@ -46,12 +46,15 @@ ARMS = {
     ),
     'continued': dict(kind='continued', grid={LR: [1e-4, 1e-3]}),
 }
+#: Made for the first noise alone.
+FIRST = ('tv', 'batch norm')
 STUDY = dict(
     model='model.py',
     checkpoint='stock.pth',
     noises=NOISES,
+    each_noise=[name for name in ARMS if name not in FIRST],
     replicates=20,
-    arms=ARMS,
+    arms={**ARMS, 'left out': None},
     dials={'κ': dict(kind='measured', grid=dict(keep_clean=[0.2, 0.8]))},
     transfer=dict(arms=['mixture'], noises=['fog:1']),
 )
@@ -114,17 +117,21 @@ def test_every_arm_is_made_compared_and_kept(folder):
     done = tool('study', write_study(folder), '--work-dir', 'out', '--workers', '2', cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     scores = json.loads(Path('out/scores.json').read_text())
-    assert set(scores['test']) == set(ARMS)
-    stock = scores['test']['stock']
-    assert stock['recovered'] is None and stock['clean_change']['mean'] == 0
-    assert set(stock['noises']) == set(NOISES)
+    # All arms can be compared under the first noise, and those that are made for each under both.
+    both, first = (group['arms'] for group in scores['test'])
+    assert [group['noises'] for group in scores['test']] == [NOISES, NOISES[:1]]
+    assert set(both) == set(ARMS) - set(FIRST) and set(first) == set(ARMS)
+    assert both['stock']['recovered'] is None and both['stock']['clean_change']['mean'] == 0
     # What has a checkpoint for each noise is measured under its own.
-    for name, arm in scores['test'].items():
-        assert set(arm['noises']) == set(NOISES), name
+    for name, arm in first.items():
+        assert set(arm['noises']) == set(NOISES[:1]), name
+        if name in both:
+            assert set(both[name]['noises']) == set(NOISES), name
+            assert both[name]['noises'][NOISES[0]][0] == arm['noisy']['mean'], name
         made = list(Path('out', name.replace(' ', '_')).rglob('robust.pth'))
         settings = len(ARMS[name].get('grid', {'': [0]}).popitem()[1])
-        noiseless = name in ('stock', 'tv', 'paper', 'label-free', 'mixture')
-        assert len(made) == settings * (1 if noiseless else 2), name
+        one = name in ('stock', *FIRST, 'paper', 'label-free', 'mixture')
+        assert len(made) == settings * (1 if one else 2), name
     assert scores['latency']['tv'] > 1 and set(scores['latency']) == {'tv'}
     assert set(scores['validation']) == {'closed form', 'continued', 'κ'}
     assert set(scores['transfer']) == {'stock', 'mixture'}
@@ -152,7 +159,7 @@ def test_every_arm_is_made_compared_and_kept(folder):
     assert changed['free'] and all(k.endswith('.weight') for k in changed['free'])
     assert changed['matched'] and all(k.startswith('backbone.') for k in changed['matched'])
     report = Path('out/report.md').read_text()
-    assert '| continued |' in report and 'fog:1' in report
+    assert f'## {NOISES[0]}\n' in report and '| continued |' in report and 'fog:1' in report
     assert Path('out/minutes.png').is_file() and Path('out/dial_κ.png').is_file()
     # Again: nothing is made; another setting of one arm, and only that is.
     times = {p: p.stat().st_mtime_ns for p in Path('out').rglob('robust.pth')}
@@ -180,6 +187,7 @@ def test_every_arm_is_made_compared_and_kept(folder):
         (dict(dials={'tv': STUDY['dials']['κ']}), 'an arm and a dial have one name'),
         (dict(dials={'k': dict(kind='measured')}), "dial 'k' needs a grid of two settings"),
         (dict(transfer=dict(arms=['x'], noises=[])), "transfer names an arm 'x'"),
+        (dict(each_noise=['κ']), "each_noise names an arm 'κ'"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(changes, message, folder):
@@ -210,7 +218,18 @@ def test_missing_checkpoints_and_strange_arms_are_said_in_a_line(folder):
     with pytest.raises(ValueError, match="has no arm 'y'; it has stock"):
         read_study(load_config(write_study(folder)), 'out', only=['y'])
     study = read_study(load_config(write_study(folder)), 'out', only=['paper'])
-    assert set(study.arms) == {'stock', 'paper'} and not study.dials
+    assert set(study.arms) == {'stock', 'paper'} and not study.dials and study.noises == NOISES
+
+
+def test_noises_that_no_arm_needs_are_not_measured(folder):
+    config = load_config(write_study(folder, each_noise=['closed form']))
+    assert read_study(config, 'out', only=['batch norm', 'κ']).noises == NOISES[:1]
+    assert read_study(config, 'out', only=['mixture']).noises == NOISES
+    one = {**ARMS, 'late': dict(kind='measured', noises=NOISES[1:])}
+    config = load_config(write_study(folder, each_noise=['closed form'], arms=one))
+    study = read_study(config, 'out', only=['late', 'batch norm'])
+    assert study.noises == NOISES
+    assert study.groups() == [tuple(NOISES), (NOISES[0],), (NOISES[1],)]
 
 
 def test_what_is_made_anew_and_fails_is_not_taken_for_what_was_there(folder, monkeypatch):
@@ -225,7 +244,7 @@ def test_what_is_made_anew_and_fails_is_not_taken_for_what_was_there(folder, mon
 
 
 def test_all_noises_of_the_benchmark_by_one_word(folder):
-    study = read_study(load_config(write_study(folder, noises='benchmark')), 'out')
+    study = read_study(load_config(write_study(folder, noises='benchmark')), 'out', only=['paper'])
     assert len(study.noises) == 15 and {'snow:3', 'zoom_blur:3'} < set(study.noises)
 
 
@@ -256,9 +275,22 @@ def test_the_studies_of_the_documentation_are_sound(path, tmp_path, monkeypatch)
     config.checkpoint = str(tmp_path / 'stock.pth')
     torch.save(dict(state_dict=model.state_dict(), meta={}), config.checkpoint)
     study = read_study(config, str(tmp_path))
-    assert study.arms.keys() >= {'stock', 'closed form', 'output-matched', 'continued, labels'}
-    job = study.job(study.dials['reach'], {'model.backbone.reach': 'channel'}, ['fog:1'], [])
+    assert study.arms.keys() >= {
+        'stock',
+        'closed form',
+        'output-matched, κ 0.8',
+        'continued, labels',
+    }
+    # All corruptions in closed form, everything else for the first: one command in two hours.
+    (every, first) = study.groups()
+    assert len(every) == 15 and first == ('gaussian_noise:3',)
+    arm = study.arms['closed form']._replace(config={'model.backbone.reach': 'channel'})
+    job = study.job(arm, {}, ['fog:1'], [])
     assert Config.fromfile(job.config).denoisers == {'model.backbone.reach': 'channel'}
+    # What is of the stock backbone stays there for an arm without denoisers.
+    arm = study.arms['continued, labels']._replace(config={'model.backbone.norm_eval': True})
+    job = study.job(arm, {}, ['fog:1'], [])
+    assert Config.fromfile(job.config).model.backbone.norm_eval
 
 
 def test_published_weights_go_by_their_order_and_what_does_not_fit_is_named():

@@ -24,6 +24,7 @@ KEYS = (
     'model',
     'checkpoint',
     'noises',
+    'each_noise',
     'arms',
     'extra',
     'dials',
@@ -42,7 +43,9 @@ class Study(NamedTuple):
         base (Config): The model's stock config.
         checkpoint (str): Its stock checkpoint.
         digest (str): SHA-256 of that.
-        noises (list[str]): Degradations; each arm makes a checkpoint for each.
+        noises (list[str]): Degradations.
+        each_noise (list[str]): Arms that make a checkpoint for each of them; the others make one
+            for the first.
         arms (dict[str, Arm]): What is compared on the test images.
         dials (dict[str, Arm]): Arms whose grid is drawn on the validation images.
         transfer (dict): ``arms`` that are also tested under ``noises`` that they did not see.
@@ -56,6 +59,7 @@ class Study(NamedTuple):
     checkpoint: str
     digest: str
     noises: List[str]
+    each_noise: List[str]
     arms: Dict[str, Arm]
     dials: Dict[str, Arm]
     transfer: Dict[str, List[str]]
@@ -68,15 +72,29 @@ class Study(NamedTuple):
         """The module that measures."""
         return task_of(self.base, TASKS)
 
+    def measured_under(self, arm: Arm) -> List[str]:
+        """The noises that all of an arm's checkpoints together are measured under."""
+        if len(arm.noises) == 1:
+            return arm.noises
+        every = arm.kind == 'stock' or arm.noises or arm.name in self.each_noise
+        return self.noises if every else self.noises[:1]
+
     def targets(self, arm: Arm) -> List[Tuple[str, ...]]:
         """What each of an arm's checkpoints is made for; nothing where noise has no part in it."""
         if arm.kind in NOISELESS:
             return [()]
-        return [tuple(arm.noises)] if arm.noises else [(noise,) for noise in self.noises]
+        if arm.noises:
+            return [tuple(arm.noises)]
+        return [(noise,) for noise in self.measured_under(arm)]
 
-    def seen(self, target: Sequence[str]) -> List[str]:
-        """The noises that a checkpoint is measured under: its own, or all."""
-        return list(target) if len(target) == 1 else self.noises
+    def views(self, arm: Arm, target: Sequence[str], split: str) -> List[View]:
+        """What one of an arm's checkpoints is measured on: clean images, its noise or the arm's."""
+        return views_of(split, target if len(target) == 1 else self.measured_under(arm))
+
+    def groups(self) -> List[Tuple[str, ...]]:
+        """The sets of noises that arms can be compared under, the largest first."""
+        found = {tuple(self.measured_under(arm)) for arm in self.arms.values()}
+        return sorted(found, key=lambda noises: (-len(noises), noises))
 
     def job(
         self, arm: Arm, values: Dict[str, Any], noises: Sequence[str], views: Sequence[View]
@@ -84,7 +102,10 @@ class Study(NamedTuple):
         """The job of an arm with one combination of its grid, for some noises."""
         options, changes = arm.split(values)
         # What is of denoisers alone has no place in the stock config that is tested in.
-        denoisers = {k: v for k, v in changes.items() if k.startswith('model.backbone.')}
+        plain = arm.kind in ('stock', 'restore', 'batch-norm', 'continued')
+        denoisers = {
+            k: v for k, v in changes.items() if k.startswith('model.backbone.') and not plain
+        }
         config = Config.fromfile(self.base.filename)
         config.merge_from_dict({k: v for k, v in changes.items() if k not in denoisers})
         if not any(key.startswith('param_scheduler') for key in changes):
@@ -137,15 +158,24 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     task_of(base, TASKS).check(base)
     weights = weights_of(load_checkpoint_from(spec['checkpoint']), spec['checkpoint'])
     load_exactly(build_model(base), weights, spec['checkpoint'])  # refuses another model's
-    arms = {name: read_arm(name, arm) for name, arm in spec['arms'].items()}
+    arms, dials = (
+        # None takes one of the base config out.
+        {name: read_arm(name, arm) for name, arm in spec.get(key, {}).items() if arm is not None}
+        for key in ('arms', 'dials')
+    )
     if 'stock' not in arms or arms['stock'].kind != 'stock':
         raise ValueError(f"{path}: the others are compared with an arm 'stock' of kind 'stock'")
-    dials = {name: read_arm(name, arm) for name, arm in (spec.get('dials') or {}).items()}
     for name, dial in dials.items():
         if len(dial.candidates()) < 2:
             raise ValueError(f'{path}: dial {name!r} needs a grid of two settings or more to draw')
     if set(arms) & set(dials):
         raise ValueError(f'{path}: an arm and a dial have one name')
+    each_noise = list(spec.get('each_noise') or arms)
+    transfer = dict(spec.get('transfer') or dict(arms=[], noises=[]))
+    for key, names in dict(each_noise=each_noise, transfer=transfer['arms']).items():
+        strange = [name for name in names if name not in arms]
+        if strange:
+            raise ValueError(f'{path}: {key} names an arm {strange[0]!r}, and there is none')
     if only:
         strange = sorted(set(only) - set(arms) - set(dials))
         if strange:
@@ -154,10 +184,6 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
             )
         arms = {name: arm for name, arm in arms.items() if name in {'stock', *only}}
         dials = {name: arm for name, arm in dials.items() if name in only}
-    transfer = dict(spec.get('transfer') or dict(arms=[], noises=[]))
-    for name in transfer['arms']:
-        if name not in spec['arms']:
-            raise ValueError(f'{path}: transfer names an arm {name!r}, and there is none')
     transfer['arms'] = [name for name in transfer['arms'] if name in arms]
     if not transfer['arms']:
         transfer['noises'] = []
@@ -173,6 +199,10 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
                 f'{path}: arm {arm.name!r} is made for {arm.noises[0]}, under which stock is not '
                 'measured: add it to `noises`'
             )
+    # Where no arm is for all of them, stock need not be measured under all of them.
+    if not any(arm.noises[1:] or name in each_noise for name, arm in arms.items()):
+        own = [noise for arm in arms.values() for noise in arm.noises]
+        noises = [noise for noise in noises if noise in (noises[0], *own)]
     copy = osp.join(root, 'model.py')
     write_once(copy, base.pretty_text)
     return Study(
@@ -181,6 +211,7 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
         checkpoint=spec['checkpoint'],
         digest=hashlib.sha256(Path(spec['checkpoint']).read_bytes()).hexdigest(),
         noises=list(noises),
+        each_noise=each_noise,
         arms=arms,
         dials=dials,
         transfer=transfer,

@@ -12,12 +12,13 @@ from .arms import LABELS
 from .plan import Study
 from .results import ArmResult
 
+Group = Tuple[str, ...]
 Choices = Dict[str, Dict[str, Tuple[float, float]]]
 
 
 def write_report(
     study: Study,
-    results: Optional[Dict[str, ArmResult]],
+    results: Dict[Group, Dict[str, ArmResult]],
     choices: Choices,
     chosen: Dict[str, str],
     transfers: dict,
@@ -28,23 +29,27 @@ def write_report(
     parts = [f'# {study.task.METRIC}: ways to a robust checkpoint']
     if results:
         parts += [
-            f'Test images, noises {", ".join(study.noises)}; in brackets 95 % intervals of '
-            f'{study.replicates} bootstrap samples of the images, in pairs with stock.',
-            arm_table(study, results, chosen, latencies),
-            noise_table(results),
+            f'Test images; in brackets 95 % intervals of {study.replicates} bootstrap samples of '
+            'the images, in pairs with stock. Noisy is the mean over the noises.'
         ]
+        for group, arms in results.items():
+            parts += [f'## {", ".join(group)}', arm_table(study, arms, chosen, latencies)]
+            if group[1:]:
+                parts += [noise_table(arms)]
         if study.transfer['noises']:
-            parts += ['Noises that were not measured:', transfer_table(transfers)]
-        draw_minutes(study, results, osp.join(study.root, 'minutes.png'))
+            parts += ['## Noises that were not measured', transfer_table(transfers)]
+        # The most arms, and of those the most noises.
+        group, arms = max(results.items(), key=lambda item: len(item[1]))
+        draw_minutes(study, group, arms, osp.join(study.root, 'minutes.png'))
         draw_depth(study, depth, osp.join(study.root, 'depth.png'))
     if choices:
-        parts += ['Validation images, every setting:', choice_table(choices)]
+        parts += ['## Validation images, every setting', choice_table(choices)]
         dials = {name: choices[name] for name in study.dials if name in choices}
         for name, settings in dials.items():
             draw_dial(study, name, settings, osp.join(study.root, f'dial_{name}.png'))
     text = '\n\n'.join(parts) + '\n'
     content = dict(
-        test={name: _plain(result) for name, result in (results or {}).items()},
+        test=[dict(noises=group, arms=_plain(arms)) for group, arms in results.items()],
         validation=choices,
         chosen=chosen,
         transfer=_plain(transfers),
@@ -117,7 +122,7 @@ def choice_table(choices: Choices) -> str:
     return _table(['', 'setting', 'clean', 'noisy'], rows)
 
 
-def draw_minutes(study: Study, results: Dict[str, ArmResult], path: str) -> None:
+def draw_minutes(study: Study, group: Group, results: Dict[str, ArmResult], path: str) -> None:
     """Recovered share against the minutes that it takes."""
     pyplot = plots.pyplot()
     figure, axis = pyplot.subplots(figsize=(7, 4.5))
@@ -134,6 +139,7 @@ def draw_minutes(study: Study, results: Dict[str, ArmResult], path: str) -> None
     axis.axhline(0, color='gray', linewidth=0.8)
     axis.set_xlabel('minutes to make the checkpoint (squares: with labels)')
     axis.set_ylabel(f'recovered share of {study.task.METRIC}, %')
+    axis.set_title(group[0] if len(group) == 1 else f'mean of {len(group)} noises')
     axis.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)

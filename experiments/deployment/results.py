@@ -1,7 +1,7 @@
 """Scores of a study's checkpoints, with bootstrap samples, and what they come to for each arm."""
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from experiments.robustness.plan import CLEAN, Noise
 from experiments.robustness.summary import interval, share
 from experiments.study.bootstrap import Difference, paired_difference, resamples
 
+from .arms import Arm
 from .jobs import Job, View
 from .plan import Study, views_of
 
@@ -20,7 +21,7 @@ class ArmResult(NamedTuple):
     Attributes:
         clean (Difference): The mean over its checkpoints.
         clean_change (Difference): To stock.
-        noisy (Difference): The mean over the noises.
+        noisy (Difference): The mean over some noises.
         recovered (Difference, optional): Share of stock's loss that is won back, in percent; None
             for stock, and where stock loses nothing for sure.
         noises (dict[str, tuple]): By noise: the score and the recovered share.
@@ -51,26 +52,33 @@ def score(study: Study, job: Job, view: View, replicates: int) -> np.ndarray:
     return kept(str(path), job.fingerprint(), make)['score']
 
 
-def validated(study: Study, jobs: List[Job]) -> Tuple[float, float]:
+def validated(study: Study, arm: Arm, jobs: List[Job]) -> Tuple[float, float]:
     """Clean and noisy score on the validation images, the mean over an arm's checkpoints."""
     clean, noisy = [], []
     for job in jobs:
-        for view in views_of('val', study.seen(job.noises)):
+        for view in study.views(arm, job.noises, 'val'):
             (clean if view[1] == CLEAN else noisy).append(score(study, job, view, 0)[0])
     return float(np.mean(clean)), float(np.mean(noisy))
 
 
-def tested(study: Study, jobs: Dict[str, List[Job]]) -> Dict[str, ArmResult]:
-    """Every arm on the test images, against stock."""
+def tested(study: Study, jobs: Dict[str, List[Job]], group: Sequence[str]) -> Dict[str, ArmResult]:
+    """The arms that are measured under some noises, on the test images, against stock."""
     (stock,) = jobs['stock']
     samples = study.replicates
     stock_clean = score(study, stock, ('test', CLEAN), samples)
     out = {}
-    for name, own in jobs.items():
+    for name, every in jobs.items():
+        if not set(group) <= set(study.measured_under(study.arms[name])):
+            continue
+        own = {
+            job: views_of('test', [n for n in group if n in job.noises or len(job.noises) != 1])
+            for job in every
+        }
+        own = {job: views for job, views in own.items() if views[1:]}
         clean, noisy, reference, noises = [], [], [], {}
-        for job in own:
+        for job, views in own.items():
             clean.append(score(study, job, ('test', CLEAN), samples))
-            for view in views_of('test', study.seen(job.noises))[1:]:
+            for view in views[1:]:
                 noisy.append(score(study, job, view, samples))
                 reference.append(score(study, stock, view, samples))
                 won = share(noisy[-1], reference[-1], stock_clean) if job != stock else None
@@ -90,12 +98,12 @@ def tested(study: Study, jobs: Dict[str, List[Job]]) -> Dict[str, ArmResult]:
     return out
 
 
-def _further(study: Study, jobs: List[Job]) -> Dict[str, Tuple[float, float]]:
+def _further(study: Study, jobs: Dict[Job, List[View]]) -> Dict[str, Tuple[float, float]]:
     found: Dict[str, Tuple[float, float]] = {}
     for name, metric in getattr(study.task, 'FURTHER', {}).items():
         sides: Tuple[List[float], List[float]] = ([], [])
-        for job in jobs:
-            for view in views_of('test', study.seen(job.noises)):
+        for job, views in jobs.items():
+            for view in views:
                 arrays = job.arrays(view)
                 counts = resamples(study.task.num_images(arrays), 0)
                 sides[view[1] != CLEAN].append(metric(arrays, counts)[0])
