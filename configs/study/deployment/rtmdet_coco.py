@@ -9,6 +9,7 @@ arms = {
         config={
             'train_cfg.max_iters': 1200,
             'default_hooks.checkpoint.interval': 1200,
+            'optim_wrapper.optimizer.lr': 3e-4,
         },
     )
 }
