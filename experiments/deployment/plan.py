@@ -160,8 +160,8 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     load_exactly(build_model(base), weights, spec['checkpoint'])  # refuses another model's
     arms, dials = (
         # None takes one of the base config out.
-        {name: read_arm(name, arm) for name, arm in spec.get(key, {}).items() if arm is not None}
-        for key in ('arms', 'dials')
+        {name: read_arm(name, arm) for name, arm in part.items() if arm is not None}
+        for part in (spec['arms'], spec.get('dials') or {})
     )
     if 'stock' not in arms or arms['stock'].kind != 'stock':
         raise ValueError(f"{path}: the others are compared with an arm 'stock' of kind 'stock'")
