@@ -1,6 +1,8 @@
 """The study of deployed models: what it refuses, and the tool on a data set of seconds."""
 
+import itertools
 import json
+import shlex
 from pathlib import Path
 
 import cv2
@@ -291,6 +293,18 @@ def test_the_studies_of_the_documentation_are_sound(path, tmp_path, monkeypatch)
     arm = study.arms['continued, labels']._replace(config={'model.backbone.norm_eval': True})
     job = study.job(arm, {}, ['fog:1'], [])
     assert Config.fromfile(job.config).model.backbone.norm_eval
+
+
+def test_the_commands_of_the_documentation_name_arms_that_there_are():
+    page = (ROOT / 'docs' / 'deployment.md').read_text(encoding='utf-8').replace('\\\n', ' ')
+    commands = [shlex.split(line) for line in page.splitlines() if 'tools/study.py' in line[:30]]
+    assert len(commands) > 8
+    for command in commands:
+        config = load_config(str(ROOT / command[2]))
+        known = {name for key in ('arms', 'dials') for name, arm in config[key].items() if arm}
+        words = command[command.index('--arms') + 1 :] if '--arms' in command else []
+        named = list(itertools.takewhile(lambda word: not word.startswith('--'), words))
+        assert set(named) <= known, command
 
 
 def test_published_weights_go_by_their_order_and_what_does_not_fit_is_named():
