@@ -186,10 +186,38 @@ def test_every_arm_is_made_compared_and_kept(folder):
         ),
         (dict(arms={'a': dict(kind='measured')}), "compared with an arm 'stock'"),
         (dict(arms={'stock': dict(kind='stock', noise=1)}), "arm 'stock': unknown 'noise'"),
-        (dict(dials={'tv': STUDY['dials']['κ']}), 'an arm and a dial have one name'),
+        (dict(dials={'tv': STUDY['dials']['κ']}), "an arm and a dial, have one name, 'tv'"),
         (dict(dials={'k': dict(kind='measured')}), "dial 'k' needs a grid of two settings"),
         (dict(transfer=dict(arms=['x'], noises=[])), "transfer names an arm 'x'"),
-        (dict(each_noise=['κ']), "each_noise names an arm 'κ'"),
+        (dict(each_noise=['κ']), "each_noise names an arm 'κ', and there is none"),
+        (dict(each_noise=['left out']), "names an arm 'left out', and it is None"),
+        (dict(each_noise='paper'), "each_noise must be a list of names, got 'paper'"),
+        (dict(transfer=dict(arms=['paper'])), r"transfer is arms and noises, got \['arms'\]"),
+        (dict(transfer=dict(arms=[], noises='fog:1')), 'transfer.noises must be a list of names'),
+        (dict(noises=['fog:1', 'fog:1']), 'fog:1 is twice in `noises`'),
+        (dict(keep_clean=80), 'keep_clean must be 0 to 1, got 80'),
+        (dict(replicates=0), 'replicates must be a positive integer, got 0'),
+        (
+            dict(arms={**ARMS, 'label_free': ARMS['paper'], 'label free': ARMS['paper']}),
+            "have one name, 'label_free'",
+        ),
+        (
+            dict(arms={**ARMS, 'tv': dict(ARMS['tv'], grid=dict(strength=[1, 2]))}),
+            "arm 'tv' of kind 'restore' has no option 'strength'; it has none",
+        ),
+        (
+            dict(arms={**ARMS, 'a': dict(kind='batch-norm', options=dict(num_image=1))}),
+            "'batch-norm' has no option 'num_image'; it has num_images",
+        ),
+        (
+            dict(arms={**ARMS, 'a': dict(kind='measured', grid=dict(targets=[['a.*'], ['a.?']]))}),
+            "two settings of 'a' have one name",
+        ),
+        (dict(arms={**ARMS, 'stock': dict(kind='stock', noises=['fog:1'])}), 'for no noise'),
+        (
+            dict(dials={'κ': dict(STUDY['dials']['κ'], noises=NOISES[:1])}),
+            "dial 'κ' is drawn under the first of `noises`",
+        ),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(changes, message, folder):
@@ -206,6 +234,10 @@ def test_a_study_that_makes_no_sense_is_refused(changes, message, folder):
         (dict(kind='measured', transform=dict(type='x')), "a transform goes with kind 'restore'"),
         (dict(kind='measured', grid=dict(a=3)), 'must be a list of values'),
         (dict(kind='measured', noises=['rain']), "no corruption 'rain'"),
+        (
+            dict(kind='measured', noises='benchmark'),
+            "noises must be a list of names, got 'benchmark'",
+        ),
     ],
 )
 def test_an_arm_that_makes_no_sense_is_refused(spec, message):
@@ -231,7 +263,12 @@ def test_noises_that_no_arm_needs_are_not_measured(folder):
     config = load_config(write_study(folder, each_noise=['closed form'], arms=one))
     study = read_study(config, 'out', only=['late', 'batch norm'])
     assert study.noises == NOISES
-    assert study.groups() == [tuple(NOISES), (NOISES[0],), (NOISES[1],)]
+    assert study.groups() == [(NOISES[0],), (NOISES[1],)]
+    config = load_config(write_study(folder, each_noise=[], dials=None))
+    assert read_study(config, 'out', only=['closed form']).noises == NOISES[:1]
+    config = load_config(write_study(folder, each_noise=None))
+    assert read_study(config, 'out', only=['closed form']).noises == NOISES
+    assert read_study(config, 'out', only=['κ']).noises == NOISES[:1]
 
 
 def test_what_is_made_anew_and_fails_is_not_taken_for_what_was_there(folder, monkeypatch):

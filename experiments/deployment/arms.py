@@ -54,6 +54,17 @@ class Arm(NamedTuple):
         return {**self.options, **plain}, {**self.config, **dotted}
 
 
+def read_names(where: str, key: str, value: Any) -> List[str]:
+    """A list of names.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+        raise ValueError(f'{where}: {key} must be a list of names, got {value!r}')
+    return list(value)
+
+
 def read_arm(name: str, spec: dict) -> Arm:
     """An arm from a study config.
 
@@ -70,7 +81,8 @@ def read_arm(name: str, spec: dict) -> Arm:
     if (kind == 'restore') != bool(spec.get('transform')):
         raise ValueError(f"arm {name!r}: a transform goes with kind 'restore', and only there")
     grid = read_grid(name, spec)
-    for noise in spec.get('noises') or []:
+    noises = read_names(f'arm {name!r}', 'noises', spec.get('noises') or [])
+    for noise in noises:
         noise_transform(noise)  # refuses
     parts = {key: dict(spec.get(key) or {}) for key in ('options', 'config', 'transform')}
-    return Arm(name, kind, grid=grid, noises=list(spec.get('noises') or []), **parts)
+    return Arm(name, kind, grid=grid, noises=noises, **parts)

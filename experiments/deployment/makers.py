@@ -1,6 +1,7 @@
 """How each kind of arm makes a stock checkpoint out of a stock checkpoint."""
 
 import copy
+import inspect
 import itertools
 import os.path as osp
 import shutil
@@ -19,6 +20,7 @@ from mmdenoiserep.apis import calibrate_measured_checkpoint, to_measured_config
 from mmdenoiserep.apis.calibrate import load_stock_model
 from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.datasets.pairs import insert_behind_loading
+from mmdenoiserep.hooks import DenoiseRepHook
 from mmdenoiserep.stock.config import without_sync_norms
 from mmdenoiserep.stock.data import unlabelled_loader
 from mmdenoiserep.stock.model import preprocess
@@ -29,6 +31,20 @@ from .folded import is_folded
 Options = Dict[str, Any]
 #: What a maker says of a checkpoint where it left the stock one as it is.
 REFUSED = 'nothing better than stock was found'
+#: The options of what is made here, by kind.
+OPTIONS: Dict[str, List[str]] = {
+    'stock': [],
+    'restore': [],
+    'batch-norm': ['num_images'],
+    'continued': ['keep_clean'],
+}
+#: What takes the options of the other kinds.
+OWN_OPTIONS: Dict[str, Callable] = {
+    'closed-form': calibrate_checkpoint,
+    'label-free': DenoiseRepHook,
+    'measured': calibrate_measured_checkpoint,
+    'matched': DenoiseRepHook,
+}
 
 
 def make(
@@ -45,6 +61,15 @@ def make(
         options (dict): Of the kind.
     """
     return MAKERS[kind](config, checkpoint, out, noises, options) or ''
+
+
+def options_of(kind: str) -> List[str]:
+    """The names of the options that a kind of arm has."""
+    if kind in OPTIONS:
+        return OPTIONS[kind]
+    given = {'config', 'checkpoint', 'out', 'noise', 'mode', 'seed', 'fuse', 'force', 'launcher'}
+    names = [name for name in inspect.signature(OWN_OPTIONS[kind]).parameters if name not in given]
+    return names + ['targets'] * (kind in ('measured', 'matched'))
 
 
 def _same(config: Config, checkpoint: str, out: str, noises: List[str], options: Options) -> None:

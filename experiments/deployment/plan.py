@@ -17,7 +17,8 @@ from mmdenoiserep.stock.checkpoint import load_checkpoint_from, load_exactly, we
 from mmdenoiserep.stock.model import build_model
 from mmdenoiserep.transforms.degrade import name_of
 
-from .arms import NOISELESS, Arm, read_arm
+from .arms import NOISELESS, Arm, read_arm, read_names
+from .check import check_arms, check_noises, check_numbers, read_transfer
 from .jobs import Job, View
 
 KEYS = (
@@ -93,7 +94,8 @@ class Study(NamedTuple):
 
     def groups(self) -> List[Tuple[str, ...]]:
         """The sets of noises that arms can be compared under, the largest first."""
-        found = {tuple(self.measured_under(arm)) for arm in self.arms.values()}
+        others = [arm for arm in self.arms.values() if arm.kind != 'stock']
+        found = {tuple(self.measured_under(arm)) for arm in others or self.arms.values()}
         return sorted(found, key=lambda noises: (-len(noises), noises))
 
     def job(
@@ -163,19 +165,15 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
         {name: read_arm(name, arm) for name, arm in part.items() if arm is not None}
         for part in (spec['arms'], spec.get('dials') or {})
     )
-    if 'stock' not in arms or arms['stock'].kind != 'stock':
-        raise ValueError(f"{path}: the others are compared with an arm 'stock' of kind 'stock'")
-    for name, dial in dials.items():
-        if len(dial.candidates()) < 2:
-            raise ValueError(f'{path}: dial {name!r} needs a grid of two settings or more to draw')
-    if set(arms) & set(dials):
-        raise ValueError(f'{path}: an arm and a dial have one name')
-    each_noise = list(spec.get('each_noise') or arms)
-    transfer = dict(spec.get('transfer') or dict(arms=[], noises=[]))
+    check_arms(path, arms, dials)
+    check_numbers(path, spec.setdefault('keep_clean', 0.5), spec.setdefault('replicates', 1000))
+    each_noise, transfer = spec.get('each_noise'), read_transfer(path, spec.get('transfer'))
+    each_noise = list(arms) if each_noise is None else read_names(path, 'each_noise', each_noise)
     for key, names in dict(each_noise=each_noise, transfer=transfer['arms']).items():
         strange = [name for name in names if name not in arms]
         if strange:
-            raise ValueError(f'{path}: {key} names an arm {strange[0]!r}, and there is none')
+            state = 'it is None' if strange[0] in spec['arms'] else 'there is none'
+            raise ValueError(f'{path}: {key} names an arm {strange[0]!r}, and {state}')
     if only:
         strange = sorted(set(only) - set(arms) - set(dials))
         if strange:
@@ -190,18 +188,12 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     noises = spec['noises']
     if isinstance(noises, str):
         noises = [f'{name}:3' for name in read_corruptions([noises])]
-    for noise in [*noises, *transfer['noises']]:
-        if not name_of(noise)[1]:  # which refuses unknown names
-            raise ValueError(f'{path}: a study measures noises by name:severity, not {noise}')
-    for arm in [*arms.values(), *dials.values()]:
-        if len(arm.noises) == 1 and arm.noises[0] not in noises:
-            raise ValueError(
-                f'{path}: arm {arm.name!r} is made for {arm.noises[0]}, under which stock is not '
-                'measured: add it to `noises`'
-            )
-    # Where no arm is for all of them, stock need not be measured under all of them.
-    if not any(arm.noises[1:] or name in each_noise for name, arm in arms.items()):
-        own = [noise for arm in arms.values() for noise in arm.noises]
+    noises = read_names(path, 'noises', noises)
+    check_noises(path, noises, transfer['noises'], arms)
+    # Where no other arm is for all of them, stock need not be measured under all of them.
+    others = [arm for arm in arms.values() if arm.kind != 'stock']
+    if not any(arm.noises[1:] or arm.name in each_noise for arm in others):
+        own = [noise for arm in others for noise in arm.noises]
         noises = [noise for noise in noises if noise in (noises[0], *own)]
     copy = osp.join(root, 'model.py')
     write_once(copy, base.pretty_text)
@@ -210,12 +202,12 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
         base=Config.fromfile(copy),
         checkpoint=spec['checkpoint'],
         digest=hashlib.sha256(Path(spec['checkpoint']).read_bytes()).hexdigest(),
-        noises=list(noises),
+        noises=noises,
         each_noise=each_noise,
         arms=arms,
         dials=dials,
         transfer=transfer,
-        keep_clean=spec.get('keep_clean', 0.5),
+        keep_clean=spec['keep_clean'],
         seed=spec.get('seed', 0),
-        replicates=spec.get('replicates', 1000),
+        replicates=spec['replicates'],
     )

@@ -37,7 +37,11 @@ def write_report(
             if group[1:]:
                 parts += [noise_table(arms)]
         if study.transfer['noises']:
-            parts += ['## Noises that were not measured', transfer_table(transfers)]
+            made_for = f'made for {study.noises[0]} or noises of its own'
+            parts += [
+                f"## Each arm's first checkpoint, {made_for}, under others",
+                transfer_table(transfers),
+            ]
         # The most arms, and of those the most noises.
         group, arms = max(results.items(), key=lambda item: len(item[1]))
         draw_minutes(study, group, arms, osp.join(study.root, 'minutes.png'))

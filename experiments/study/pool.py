@@ -60,9 +60,9 @@ def run_jobs(
 
     def run(job: Job) -> None:
         if job.missing():
-            place = places.get()
             log = Path(job.folder, 'log.txt')
             log.parent.mkdir(parents=True, exist_ok=True)
+            place = places.get()
             try:
                 process = context.Process(target=_work, args=(job, place, threads, str(log)))
                 with starting:  # the fork server hands over one process at a time
@@ -109,7 +109,7 @@ def _work(job: Job, gpu, threads: int, log: str) -> None:
     if gpu is not None:
         os.environ['CUDA_VISIBLE_DEVICES'] = str(gpu)
     torch.set_num_threads(threads)
-    with open(log, 'w') as file:
+    with open(log, 'a') as file:  # a job is taken up again to be tested
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:
