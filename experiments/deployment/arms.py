@@ -18,6 +18,8 @@ LABELS = {
 }
 #: Kinds whose checkpoint is the same whatever the noise.
 NOISELESS = ('stock', 'restore', 'closed-form', 'label-free')
+#: Kinds that leave the stock network without denoisers.
+WITHOUT_DENOISERS = ('stock', 'restore', 'batch-norm', 'continued')
 KEYS = ('kind', 'options', 'config', 'grid', 'transform', 'noises')
 
 

@@ -17,7 +17,7 @@ from mmdenoiserep.stock.checkpoint import load_checkpoint_from, load_exactly, we
 from mmdenoiserep.stock.model import build_model
 from mmdenoiserep.transforms.degrade import name_of
 
-from .arms import NOISELESS, Arm, read_arm, read_names
+from .arms import NOISELESS, WITHOUT_DENOISERS, Arm, read_arm, read_names
 from .check import check_arms, check_noises, check_numbers, read_transfer
 from .jobs import Job, View
 
@@ -104,10 +104,8 @@ class Study(NamedTuple):
         """The job of an arm with one combination of its grid, for some noises."""
         options, changes = arm.split(values)
         # What is of denoisers alone has no place in the stock config that is tested in.
-        plain = arm.kind in ('stock', 'restore', 'batch-norm', 'continued')
-        denoisers = {
-            k: v for k, v in changes.items() if k.startswith('model.backbone.') and not plain
-        }
+        of_denoisers = 'model.backbone.' if arm.kind not in WITHOUT_DENOISERS else ()
+        denoisers = {k: v for k, v in changes.items() if k.startswith(of_denoisers)}
         config = Config.fromfile(self.base.filename)
         config.merge_from_dict({k: v for k, v in changes.items() if k not in denoisers})
         if not any(key.startswith('param_scheduler') for key in changes):

@@ -66,12 +66,14 @@ def tested(study: Study, jobs: Dict[str, List[Job]], group: Sequence[str]) -> Di
     (stock,) = jobs['stock']
     samples = study.replicates
     stock_clean = score(study, stock, ('test', CLEAN), samples)
+    shared = views_of('test', group)
     out = {}
     for name, every in jobs.items():
-        if not set(group) <= set(study.measured_under(study.arms[name])):
+        arm = study.arms[name]
+        if not set(group) <= set(study.measured_under(arm)):
             continue
         own = {
-            job: views_of('test', [n for n in group if n in job.noises or len(job.noises) != 1])
+            job: [view for view in study.views(arm, job.noises, 'test') if view in shared]
             for job in every
         }
         own = {job: views for job, views in own.items() if views[1:]}

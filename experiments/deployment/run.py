@@ -39,7 +39,7 @@ def run_deployment(
         candidates[name] = {
             setting_name(values): [
                 study.job(arm, values, target, study.views(arm, target, 'val'))
-                for target in study.targets(arm)[: None if name in study.arms else 1]
+                for target in study.targets(arm)
             ]
             for values in arm.candidates()
         }
