@@ -21,6 +21,7 @@ from mmdenoiserep.apis.pairs import Pairs
 from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.cli import add_runner_arguments, config_from_arguments
 from mmdenoiserep.datasets import PairDataset, collate_pairs
+from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.hooks import measured_training
 from mmdenoiserep.training.matched import cut_mix, relative_error
 from mmdenoiserep.transforms import Degrade, LoadDegraded, noise_transform
@@ -167,6 +168,66 @@ def test_a_pair_shares_its_augmentation(folder, noise, fresh):
         assert not torch.equal(clean, degraded)
     batch = collate_pairs([pairs[0], pairs[1]])
     assert len(batch['inputs']) == 4
+
+
+class Roll:
+    """Draws from a generator of its own, as albumentations does."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng()
+
+    def set_random_seed(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return np.roll(image, self.generator.integers(36), 1)
+
+
+@TRANSFORMS.register_module()
+class LikeAlbu:
+    """What OpenMMLab's packages put around albumentations."""
+
+    def __init__(self) -> None:
+        self.aug = Roll()
+
+    def __call__(self, results: dict) -> dict:
+        return dict(results, img=self.aug(results['img']))
+
+
+def test_a_pair_shares_what_has_generators_of_its_own(folder):
+    inside = dict(type='mmcv.RandomChoice', transforms=[[dict(type='LikeAlbu')]])
+    pipeline = [PIPELINE[0], dict(type='LikeAlbu'), inside, PIPELINE[1]]
+    inner = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=pipeline)
+    pairs = PairDataset(dict(type='ConcatDataset', datasets=[inner]), ['brightness:1'])
+    for i in range(4):
+        clean, degraded = (item['inputs'].flatten() for item in pairs[i])
+        assert torch.corrcoef(torch.stack([clean, degraded]))[0, 1] > 0.95
+
+
+def test_noise_is_new_in_each_image_and_each_time(folder):
+    dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=PIPELINE)
+    fixed = dict(type='mmdenoiserep.Degrade', corruption='gaussian_noise', severity=3, seed=0)
+
+    def draw(noise, path: str) -> np.ndarray:
+        transform = TRANSFORMS.build(PairDataset(dataset, noise, fresh=True).noise)
+        np.random.seed(0)  # nothing is drawn between the images of a mosaic
+        return transform(dict(img=np.full((36, 36, 3), 128, np.uint8), img_path=path))['img']
+
+    assert not np.array_equal(draw(NOISE, 'a/0.png'), draw(NOISE, 'a/1.png'))
+    transform = TRANSFORMS.build(PairDataset(dataset, fixed, fresh=True).noise)
+    image = np.full((36, 36, 3), 128, np.uint8)
+    first = transform(dict(img=image, img_path='0.png'))['img']
+    np.random.rand()
+    again = transform(dict(img=image, img_path='0.png'))['img']
+    assert np.array_equal(first, again)  # a seed that is given stays
+
+
+def test_noise_goes_behind_the_loading_inside_a_broadcaster():
+    steps = [dict(type='LoadImageFromFile'), dict(type='Resize')]
+    outer = dict(type='TransformBroadcaster', transforms=steps)
+    dataset = insert_behind_loading(dict(pipeline=[outer, dict(type='Pack')]), dict(type='Noise'))
+    inner = dataset['pipeline'][0]['transforms']
+    assert [step['type'] for step in inner] == ['LoadImageFromFile', 'Noise', 'Resize']
 
 
 def test_images_meet_noises_in_turn(folder):
@@ -514,6 +575,23 @@ def test_the_error_of_a_single_vector_is_relative_to_it():
         assert 0 < relative_error([output[0][some]], [feature[some]]) < 0.1
 
 
+@pytest.mark.parametrize('seeds', [[5, 5], [5, 6]])
+def test_all_processes_draw_the_images_of_the_first(seeds, monkeypatch):
+    runner = argparse.Namespace(seed=seeds[1])
+
+    def broadcast(box: list) -> None:
+        box[0] = seeds[0]
+
+    monkeypatch.setattr(measured_training, 'broadcast_object_list', broadcast)
+    assert measured_training.shared_seed(runner) == 5
+
+
+def test_what_cannot_train_can_be_tested(folder, tmp_path):
+    config = to_measured_config(config_of(tmp_path, folder))  # of a hook that names no noise
+    config.test_dataloader.dataset.pipeline.insert(1, noise_transform(NOISE))
+    assert 'positive' in Runner.from_cfg(config).test()
+
+
 def test_noise_and_denoisers_have_to_fit(folder, tmp_path):
     config = config_of(tmp_path, folder)
     measured = to_measured_config(config)
@@ -521,7 +599,7 @@ def test_noise_and_denoisers_have_to_fit(folder, tmp_path):
         Runner.from_cfg(measured).train()
     measured.model.backbone.pop('noise')
     measured.model.backbone.pop('reach')
-    measured.custom_hooks[0].noise = [NOISE]
+    measured.custom_hooks[0].noise = NOISE
     measured.experiment_name = 'other'
     with pytest.raises(ValueError, match="give the backbone noise='measured'"):
         Runner.from_cfg(measured).train()

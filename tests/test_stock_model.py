@@ -1,5 +1,7 @@
 """Running the backbones of models that are not called with images alone."""
 
+import contextlib
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -8,13 +10,15 @@ from torch import nn
 from toy import ToyBackbone
 
 from mmdenoiserep import (
+    Cascade,
     calibrate,
     denoisers,
     fuse_denoisers,
     insert_denoisers,
     to_denoiserep_config,
 )
-from mmdenoiserep.apis.verify import difference_to, explicit_features
+from mmdenoiserep.apis.verify import Features, difference_to, explicit_features
+from mmdenoiserep.calibration import NothingBetter, Pair, calibrate_measured
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.stock.data import unlabelled_loader
 from mmdenoiserep.stock.model import as_deployed, build_model, preprocess, run_backbone, tensors_in
@@ -62,6 +66,28 @@ def test_the_five_dimensions_of_reid_are_flattened():
     model = nn.Module()
     model.backbone = ToyBackbone().eval()
     assert torch.equal(run_backbone(model, x), model.backbone(x.flatten(0, 1)))
+
+
+def test_measured_noise_of_reids_five_dimensions():
+    """An item of MMDetection's re-identification is (1, C, H, W)."""
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.backbone = insert_denoisers(
+        ToyBackbone(), cascade=Cascade(noise='measured'), reach='kernel'
+    )
+    clean = [torch.randn(4, 1, 3, 12, 12) for _ in range(4)]
+    pairs = [Pair(x, x + 0.5 * torch.randn_like(x)) for x in clean]
+    with contextlib.suppress(NothingBetter):
+        calibrate_measured(model, pairs[:3], pairs[3:])
+
+
+def test_a_difference_that_is_no_number_is_refused_at_every_level():
+    levels = [torch.ones(1, 2), torch.ones(1, 2), torch.tensor([[1.0, float('nan')]])]
+    backbone = nn.Module()
+    backbone.forward = lambda x: levels
+    features = Features(torch.ones(1, 2), None, levels)
+    with pytest.raises(ValueError, match='differ by nan'):
+        difference_to(features, backbone)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from mmengine.utils import ProgressBar
 from torch import nn
 
 from ..calibration import calibrate
-from ..calibration.which import check_noise
+from ..calibration.which import check_noise_of
 from ..conversion import denoisers
 from ..network.state_dict import is_fused
 from ..stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
@@ -84,8 +84,7 @@ def calibrate_checkpoint(
         raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
     if images and not osp.isdir(images):
         raise FileNotFoundError(f'there is no folder {images}')
-    noise = config.model.backbone.get('noise', 'gaussian')
-    check_noise(noise, 'gaussian', "the config's backbone")
+    check_noise_of(config, 'gaussian')
     text_of(to_stock_config(config) if fuse else config)  # refuses before anything is loaded
     if launcher != 'none':
         init_dist(launcher)

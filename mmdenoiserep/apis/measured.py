@@ -10,9 +10,10 @@ from mmengine.logging import print_log
 
 from ..calibration import MeasuredReport, calibrate_measured
 from ..calibration.measured import RIDGES
-from ..calibration.which import check_noise
+from ..calibration.which import check_noise_of
 from ..stock.config import is_denoiserep_config, text_of, to_denoiserep_config, to_stock_config
 from ..stock.data import unlabelled_loader
+from ..transforms.degrade import noises_in
 from .calibrate import CalibrationReport, load_stock_model, write_unfused
 from .fuse import FusionReport, check_out, fuse_model
 from .pairs import Noise, Pairs
@@ -130,6 +131,7 @@ def calibrate_measured_checkpoint(
         ValueError: If the checkpoint does not fit, pairs do not match, or nothing that was tried is
             better than the stock network on images that were held back. Nothing is written then.
     """
+    noise = noises_in(noise)
     check_out(out, checkpoint, config.filename, force)
     if num_images < 1:
         raise ValueError(f'num_images must be at least 1, got {num_images}')
@@ -141,7 +143,7 @@ def calibrate_measured_checkpoint(
     if degraded and not images:
         raise ValueError('a folder of degraded images needs one of clean images (--clean)')
     config = config if is_denoiserep_config(config) else to_measured_config(config)
-    check_noise(config.model.backbone.get('noise', 'gaussian'), 'measured', "the config's backbone")
+    check_noise_of(config, 'measured')
     text_of(to_stock_config(config) if fuse else config)  # refuses before anything is loaded
     if launcher != 'none':
         init_dist(launcher)
@@ -181,7 +183,11 @@ def calibrate_measured_checkpoint(
 
 def _train_on_pairs(config: Config, images: str, degraded: str, seed: int) -> dict:
     """Let a config train on two folders of pairs, without labels; what its hook needs for that."""
-    config.train_dataloader = unlabelled_loader(config, seed, osp.abspath(images))
+    loader = unlabelled_loader(config, seed, osp.abspath(images))
+    own = (config.get('train_dataloader') or {}).get('batch_size')
+    if own and config.get('default_scope') != 'mmseg':  # which does not pad images to one size
+        loader.batch_size = own
+    config.train_dataloader = loader
     for switch in _hooks_of(config, 'YOLOXModeSwitchHook', 'PipelineSwitchHook'):
         config.custom_hooks.remove(switch)  # of the training set's pipeline
     load = dict(type='mmdenoiserep.LoadDegraded', folder=osp.abspath(degraded))

@@ -86,10 +86,11 @@ def difference_to(features: Features, stock: nn.Module) -> float:
     """
     with torch.no_grad():
         found = tensors_in(run_backbone(stock, features.inputs, features.data_samples))
-    worst = max(
-        ((a - b).abs().max() / b.abs().max().clamp_min(1e-12)).item()
+    differences = [
+        (a - b).abs().max() / b.abs().max().clamp_min(1e-12)
         for a, b in zip(found, features.expected)
-    )
+    ]
+    worst = torch.stack(differences).max().item()  # NaN if one is
     if not worst <= TOLERANCE:
         raise ValueError(
             f'fused and explicitly denoised features differ by {worst:.1e} of the largest '

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..conversion import denoisers
 from ..denoiser import Denoiser
 from ..network.streams import Stream, look_behind
-from ..stock.model import backbone_of
+from ..stock.model import backbone_inputs, backbone_of
 from .judge import OutputError, output_error, stock_outputs
 from .memory import images_at_once
 from .pairs import Pair, PairPass
@@ -193,7 +193,7 @@ def calibrate_measured(
     if not pairs or not held_back:
         raise ValueError('there are too few images: some are solved on and some held back')
     model.eval()
-    example = held_back[0].clean[:1]
+    example = backbone_inputs(model, held_back[0].clean[:1])
     streams, linear = _agreed(layers_behind(model, modules, example))
     targets = stock_outputs(model, modules, held_back)
 

@@ -126,8 +126,10 @@ class PairPass:
         for pair in pairs:
             jobs.append(self._job(pair.clean, pair, bypass=True))
             teacher, students = len(jobs) - 1, []
-            sides = ((pair.degraded, 1 - self.keep_clean), (pair.clean, self.keep_clean))
-            for inputs, weight in sides[: 1 if self.method == 'transport' else 2]:
+            sides = [(pair.degraded, 1 - self.keep_clean), (pair.clean, self.keep_clean)]
+            if self.method == 'transport':  # in which clean images have no share
+                sides = [(pair.degraded, 1.0)]
+            for inputs, weight in sides:
                 if weight > 0:
                     students.append((len(jobs), weight))
                     jobs.append(self._job(inputs, pair, bypass=False))

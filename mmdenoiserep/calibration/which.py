@@ -2,10 +2,12 @@
 
 from typing import Dict
 
+from mmengine.config import Config
 from torch import nn
 
 from ..conversion import denoisers
 from ..denoiser import Denoiser
+from ..stock.config import denoised_parts
 
 
 def denoisers_of(model: nn.Module, noise: str) -> Dict[str, Denoiser]:
@@ -21,6 +23,12 @@ def denoisers_of(model: nn.Module, noise: str) -> Dict[str, Denoiser]:
     for name, denoiser in found.items():
         check_noise(denoiser.cascade.noise, noise, f'the denoiser of {name!r}')
     return found
+
+
+def check_noise_of(config: Config, wanted: str) -> None:
+    """Refuse a config with denoisers of another noise; see :func:`check_noise`."""
+    for part in denoised_parts(config):
+        check_noise(part.get('noise', 'gaussian'), wanted, f"the config's {part['type']}")
 
 
 def check_noise(found: str, wanted: str, whose: str) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Union
 
 import numpy as np
 from mmengine.dataset import pseudo_collate
@@ -11,7 +11,7 @@ from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from torch.utils.data import Dataset
 
 from ..registry import DATASETS
-from ..transforms.degrade import DEGRADE, noise_transform, seeded
+from ..transforms.degrade import DEGRADE, noise_transform, noises_in, seeded
 
 
 @DATASETS.register_module()
@@ -28,7 +28,8 @@ class PairDataset(Dataset):
         noise (Sequence[str | dict]): See :func:`mmdenoiserep.transforms.noise_transform`.
         degraded (str, optional): A folder to take the degraded images from instead, under the
             clean images' names.
-        fresh (bool): Whether named noise is drawn anew each time, for training. Defaults to False.
+        fresh (bool): Whether noise without a seed of its own is drawn anew each time, for training.
+            Defaults to False.
         leave_out (Sequence[str]): Paths of images whose items are others, so that an epoch is as
             long, for a data set that tells paths (``get_data_info``). Transforms that mix images
             (mosaic) may still take them.
@@ -49,11 +50,11 @@ class PairDataset(Dataset):
     ) -> None:
         if bool(noise) == bool(degraded):
             raise ValueError('give either noise or a folder of degraded images')
-        steps = [noise_transform(n) for n in noise] or [
+        steps = [noise_transform(n) for n in noises_in(noise)] or [
             dict(type='mmdenoiserep.LoadDegraded', folder=degraded)
         ]
         if fresh:
-            steps = [dict(s, seed=None) if s['type'] == DEGRADE else s for s in steps]
+            steps = [{'seed': None, **s} if s['type'] == DEGRADE else s for s in steps]
         self.noise = dict(type='mmdenoiserep.OneNoise', transforms=steps)
         self.clean = ROOT_DATASETS.build(copy.deepcopy(dataset))
         self.degraded = ROOT_DATASETS.build(insert_behind_loading(dataset, self.noise))
@@ -141,7 +142,9 @@ class PairDataset(Dataset):
         seed = str(np.random.randint(2**31))
         pair = []
         for dataset in (self.clean, self.degraded):
-            with seeded(seed):  # flips and crops are the same for both
+            with seeded(seed) as number:  # flips and crops are the same for both
+                for transform in _with_generators(dataset):
+                    transform.set_random_seed(number)
                 pair.append(dataset[self._places[index]])
         shapes = [tuple(item['inputs'].shape) for item in pair]
         if shapes[0] != shapes[1]:
@@ -150,6 +153,18 @@ class PairDataset(Dataset):
                 'noise must not change the geometry'
             )
         return pair
+
+
+def _with_generators(node: Any) -> Iterator[Any]:
+    """What draws from generators of its own in a data set's pipelines: albumentations does."""
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            yield from _with_generators(part)
+    elif hasattr(node, 'set_random_seed'):
+        yield node
+    else:
+        for name in ('dataset', 'datasets', 'pipeline', 'transforms', 'aug'):
+            yield from _with_generators(getattr(node, name, ()))
 
 
 def collate_pairs(items: Sequence[List[Any]]) -> Any:
@@ -188,6 +203,9 @@ def _insert(node: Any, transform: dict) -> int:
             for place in _behind_loading(names):
                 pipeline.insert(place, copy.deepcopy(transform))
                 count += 1
+            # MMDetection's re-identification loads in a TransformBroadcaster.
+            inner = [s for s in pipeline if str(s.get('type')).endswith('TransformBroadcaster')]
+            count += sum(_insert(dict(pipeline=s['transforms']), transform) for s in inner)
         inner = [node.get('dataset'), *(node.get('datasets') or [])]
         return count + sum(_insert(value, transform) for value in inner if value)
     return 0

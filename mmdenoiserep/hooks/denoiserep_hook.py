@@ -30,8 +30,8 @@ from ..training.step import (
     require_grad,
     trained_modules,
 )
-from ..transforms import noise_transform
-from .measured_training import MeasuredTraining, unwrap
+from ..transforms.degrade import noise_transform, noises_in
+from .measured_training import MeasuredTraining, shared_seed, unwrap
 
 MODES = ('label-aug', 'label-free', 'alternating')
 INITS = ('zero', 'calibrated')
@@ -112,8 +112,6 @@ class DenoiseRepHook(Hook):
             raise ValueError("noise goes with mode='label-free' and mode='label-aug'")
         if not 0 <= keep_clean <= 1:
             raise ValueError(f'keep_clean must be in [0, 1], got {keep_clean}')
-        for each in noise:
-            noise_transform(each)  # refuses
         numbers = dict(
             period=period,
             max_tokens=max_tokens,
@@ -124,7 +122,7 @@ class DenoiseRepHook(Hook):
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
         self.mode = mode
-        self.noise = list(noise)
+        self.noise = noises_in(noise)
         self.keep_clean = keep_clean
         self.cut_mix = cut_mix
         self.lambda_ = lambda_
@@ -151,6 +149,28 @@ class DenoiseRepHook(Hook):
                 'DenoiseRepHook found no denoisers in the model; wrap its backbone: '
                 "model.backbone = dict(type='mmdenoiserep.DenoiseRepBackbone', module=<backbone>)"
             )
+        if isinstance(runner._train_loop, BaseLoop):  # and not one that only tests
+            self._check_training(runner, model)
+            if self.noise:
+                self._measured = MeasuredTraining(
+                    self._modules,
+                    self.noise,
+                    self.keep_clean,
+                    self.calibration_images,
+                    self.init == 'calibrated',
+                    self.cut_mix,
+                )
+        fuse_optimizer(getattr(runner.optim_wrapper, 'optimizer', None))
+        # The backbone sees to its own; this is for an `init_cfg` of the whole model.
+        redirect_init_weights(model)
+        own = {id(p) for p in denoising_parameters(model)}
+        self._base = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
+        # Before checkpoints are loaded and the loop starts, so that a wrapper for distributed
+        # training knows from the first step which parameters have gradients.
+        self._enter_phase(runner, self._phase_at(runner))
+
+    def _check_training(self, runner: Runner, model: nn.Module) -> None:
+        """Refuse what cannot be trained, before anything is loaded."""
         if self.mode != 'label-aug' and not hasattr(model, 'backbone'):
             raise ValueError(
                 f'mode={self.mode!r} runs `model.backbone`, but {type(model).__name__} has none'
@@ -164,28 +184,14 @@ class DenoiseRepHook(Hook):
             )
         if self.fuse and self._fusable:
             to_stock_config(runner.cfg)  # refuses now rather than after training
-        if self.noise:
-            self._measured = MeasuredTraining(
-                self._modules,
-                self.noise,
-                self.keep_clean,
-                self.calibration_images,
-                self.init == 'calibrated',
-                self.cut_mix,
-            )
-        elif any(d.cascade.noise == 'measured' for d in denoisers(model).values()):
+        measured = any(d.cascade.noise == 'measured' for d in denoisers(model).values())
+        if measured and not self.noise:
             raise ValueError(
                 "the model's denoisers are of measured noise: say which, "
                 "DenoiseRepHook(noise=['gaussian_noise:3'])"
             )
-        fuse_optimizer(getattr(runner.optim_wrapper, 'optimizer', None))
-        # The backbone sees to its own; this is for an `init_cfg` of the whole model.
-        redirect_init_weights(model)
-        own = {id(p) for p in denoising_parameters(model)}
-        self._base = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
-        # Before checkpoints are loaded and the loop starts, so that a wrapper for distributed
-        # training knows from the first step which parameters have gradients.
-        self._enter_phase(runner, self._phase_at(runner))
+        for noise in self.noise:
+            noise_transform(noise)  # refuses
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self.mode != 'alternating':  # where the base trains as well
@@ -313,7 +319,7 @@ class DenoiseRepHook(Hook):
 
     def _calibrate(self, runner: Runner) -> None:
         share = -(-self.calibration_images // runner.world_size)
-        seed = runner.seed or 0
+        seed = shared_seed(runner)
         loader = runner.build_dataloader(unlabelled_loader(runner.cfg, seed), seed)
         share = min(share, len(loader.sampler))
         count = calibrate(_unwrapped(runner), loader, share)

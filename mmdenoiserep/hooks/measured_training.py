@@ -73,7 +73,7 @@ class MeasuredTraining:
 
     def prepare(self, runner: Runner, model: nn.Module) -> None:
         """Start from the closed form if asked to, and let the loop load pairs."""
-        seed = runner.seed or 0
+        seed = shared_seed(runner)
         share = -(-self.num_images // runner.world_size)
         pairs = Pairs(runner.cfg, self.noise, share, seed=seed)
         loader = pair_loader(
@@ -83,7 +83,9 @@ class MeasuredTraining:
             leave_out=pairs.held_back_images(),
         )
         loop = runner.train_loop
-        loop.dataloader = runner.build_dataloader(loader, seed)  # refuses before any long work
+        rank_seeds = runner._randomness_cfg.get('diff_rank_seed', False)  # as the loop asks
+        # Refuses before any long work.
+        loop.dataloader = runner.build_dataloader(loader, runner.seed, rank_seeds)
         if hasattr(loop, 'dataloader_iterator'):
             loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
         # What is drawn for each image alone, behind the pipeline, would part pairs.
@@ -214,6 +216,13 @@ class MeasuredTraining:
     @staticmethod
     def _path(runner: Runner) -> str:
         return osp.join(runner.work_dir, 'best.pth')
+
+
+def shared_seed(runner: Runner) -> int:
+    """The seed of the first process, for what all are to draw alike (``diff_rank_seed``)."""
+    box = [runner.seed or 0]
+    broadcast_object_list(box)
+    return box[0]
 
 
 def unwrap(model: nn.Module) -> nn.Module:

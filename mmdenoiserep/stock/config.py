@@ -57,7 +57,12 @@ def text_of(config: Config) -> str:
 
 def is_denoiserep_config(config: Config) -> bool:
     """Whether a part of a config's model is wrapped already."""
-    return any(_type_name(node) == BACKBONE for node in _dicts(config.get('model')))
+    return bool(denoised_parts(config))
+
+
+def denoised_parts(config: Config) -> List[dict]:
+    """The configs of the parts of a model that have denoisers."""
+    return [node for node in _dicts(config.get('model')) if _type_name(node) == BACKBONE]
 
 
 def to_denoiserep_config(

@@ -93,11 +93,17 @@ def run_backbone(model: nn.Module, inputs: Tensor, data_samples: Any = None) -> 
     own = getattr(model, 'run_backbone', None)
     if own is not None:
         return own(inputs, data_samples)
-    backbone = getattr(model, 'backbone', model)
-    if inputs.ndim == 5 and not any(isinstance(m, nn.Conv3d) for m in backbone.modules()):
-        # MMDetection's BaseReID: (identities, images of each, C, H, W), flattened in its forward.
-        inputs = inputs.reshape(-1, *inputs.shape[2:])
-    return backbone(inputs)
+    return backbone_of(model)(backbone_inputs(model, inputs))
+
+
+def backbone_inputs(model: nn.Module, inputs: Tensor) -> Tensor:
+    """What the backbone itself is given of preprocessed images.
+
+    MMDetection's BaseReID flattens (identities, images of each, C, H, W) in its forward.
+    """
+    if inputs.ndim == 5 and not any(isinstance(m, nn.Conv3d) for m in backbone_of(model).modules()):
+        return inputs.flatten(0, 1)
+    return inputs
 
 
 def backbone_of(model: nn.Module) -> nn.Module:

@@ -28,15 +28,18 @@ class OneNoise:
 
     def __call__(self, results: dict) -> Optional[dict]:
         """Run the image's transform; None where that gives the image up."""
-        with seeded(None):
+        # By the image as well: nothing may have been drawn between those of a mosaic.
+        with seeded(None) as drawn, seeded(f'{drawn} {self._number(results)}'):
             return self.choose(results)(results)
 
     def choose(self, results: dict) -> Callable:
         """The transform that an image meets."""
+        return self.transforms[self._number(results) % len(self.transforms)]
+
+    @staticmethod
+    def _number(results: dict) -> int:
         number = results.get('sample_idx')
-        if number is None:
-            number = zlib.crc32(image_name(results).encode())
-        return self.transforms[number % len(self.transforms)]
+        return zlib.crc32(image_name(results).encode()) if number is None else number
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.transforms})'
