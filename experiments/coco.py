@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os.path as osp
 from typing import Dict, Sequence
 
 import numpy as np
@@ -10,7 +11,13 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+from .tasks import evaluators_of
+
 MAX_DETECTIONS = 100
+IN_COCO_FORMAT = (
+    'AP needs annotations in the format of COCO; name them with --cfg-options '
+    'test_evaluator.ann_file=PATH'
+)
 #: Recalls at which COCO reads the precision.
 RECALLS = np.linspace(0, 1, 101)
 #: Of an array of (replicates, detections): keeps the memory below a gigabyte.
@@ -19,16 +26,47 @@ MOST_CELLS = 2**24
 AREAS = dict(all=(0, 1e10), small=(0, 32**2), medium=(32**2, 96**2), large=(96**2, 1e10))
 
 
+def check(config: Config) -> None:
+    """Refuse a config without COCO's annotations.
+
+    Raises:
+        ValueError: If no evaluator names an annotation file, or it is of another format.
+        FileNotFoundError: If it does not exist.
+    """
+    path = annotation_file(config)
+    if not osp.isfile(path):
+        raise FileNotFoundError(
+            f'there are no annotations {path}; name them with --cfg-options '
+            'test_evaluator.ann_file=PATH'
+        )
+    if not path.endswith('.json'):
+        raise ValueError(f'{path} is no JSON file, and {IN_COCO_FORMAT}')
+
+
+def annotation_file(config: Config) -> str:
+    """COCO's annotations of the test images: the evaluator's, or else the data set's.
+
+    Raises:
+        ValueError: If the config names none.
+    """
+    files = [e['ann_file'] for e in evaluators_of(config) if e.get('ann_file')]
+    dataset = config.test_dataloader.dataset
+    if dataset.get('ann_file'):  # what an evaluator without a file takes them from
+        files.append(osp.join(dataset.get('data_root') or '', dataset['ann_file']))
+    if not files:
+        raise ValueError(IN_COCO_FORMAT)
+    return files[0]
+
+
 @torch.no_grad()
 def collect(
-    model: nn.Module, config: Config, annotations: str, areas: Sequence[str] = ('all',)
+    model: nn.Module, config: Config, areas: Sequence[str] = ('all',)
 ) -> Dict[str, Dict[str, np.ndarray]]:
     """What each image of the test loader contributes to COCO's precisions.
 
     Args:
         model (nn.Module): A detector.
-        config (Config): Names the test loader.
-        annotations (str): COCO's annotations of its images.
+        config (Config): Names the test loader, and the annotations of its images.
         areas (Sequence[str]): Keys of ``AREAS``.
 
     Returns:
@@ -43,6 +81,7 @@ def collect(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    annotations = annotation_file(config)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(annotations)
     loader = Runner.build_dataloader(config.test_dataloader)

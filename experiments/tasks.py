@@ -1,11 +1,18 @@
 """Which of the tasks that can be measured a config is of."""
 
-from typing import Mapping, TypeVar
+from types import ModuleType
+from typing import List, Mapping, TypeVar
 
 from mmengine.config import Config
 
 T = TypeVar('T')
 REID = 'reid'
+
+
+def evaluators_of(config: Config) -> List[dict]:
+    """Those of the test images, of which a config may name one, several or none."""
+    evaluators = config.get('test_evaluator') or []
+    return list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
 
 
 def task_of(config: Config, tasks: Mapping[str, T]) -> T:
@@ -19,9 +26,7 @@ def task_of(config: Config, tasks: Mapping[str, T]) -> T:
         ValueError: If its task is none of them.
     """
     scope = config.get('default_scope')
-    evaluators = config.get('test_evaluator') or []
-    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-    types = [evaluator.get('type') for evaluator in evaluators]
+    types = [evaluator.get('type') for evaluator in evaluators_of(config)]
     if scope == 'mmpretrain' and any(str(t).split('.')[-1] == 'ReIDMetric' for t in types):
         return tasks[REID]
     if scope not in tasks or scope == REID:
@@ -31,3 +36,15 @@ def task_of(config: Config, tasks: Mapping[str, T]) -> T:
             f'{scopes}'
         )
     return tasks[scope]
+
+
+def check_task(config: Config, tasks: Mapping[str, ModuleType]) -> ModuleType:
+    """The module that measures a config's task, which has all that it needs.
+
+    Raises:
+        ValueError, FileNotFoundError: Otherwise; see its ``check``, where it has one.
+    """
+    task = task_of(config, tasks)
+    if hasattr(task, 'check'):
+        task.check(config)
+    return task

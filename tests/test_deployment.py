@@ -1,9 +1,11 @@
 """The study of deployed models: what it refuses, and the tool on a data set of seconds."""
 
+import copy
 import itertools
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,13 +17,15 @@ from tools import tool
 
 pytest.importorskip('imagecorruptions')
 pytest.importorskip('mmpretrain')
+from experiments.deployment import depth
 from experiments.deployment.arms import read_arm
+from experiments.deployment.batch_norm import batches_of_one_size
 from experiments.deployment.makers import make
 from experiments.deployment.plan import read_study
 from experiments.deployment.restore import METHODS, Restore
 from experiments.study.plan import read_baseline
 from mmdenoiserep.cli import load_config
-from mmdenoiserep.stock.model import build_model
+from mmdenoiserep.stock.model import build_model, spread
 
 ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / 'configs' / 'study' / 'deployment'
@@ -389,6 +393,39 @@ def test_batch_norms_see_batches_where_the_model_keeps_them_in_evaluation(folder
     ]
     assert changed == norms[1:] and after[f'{norms[1]}.running_mean'].any()
     assert after[f'{norms[0]}.running_var'].equal(weights[f'{norms[0]}.running_var'])
+
+
+def test_images_of_one_size_make_a_batch():
+    sizes = [4, 6] * 17 + [8]
+    images = ((torch.full((1, 3, 4, size), float(i)), [i]) for i, size in enumerate(sizes))
+    batches = list(batches_of_one_size(images))
+    assert [len(batch['inputs']) for batch in batches] == [16, 16, 1, 1, 1]
+    for batch in batches:
+        assert batch['inputs'][:, 0, 0, 0].tolist() == batch['data_samples']
+    assert next(batches_of_one_size([(torch.ones(1, 2), None)]))['data_samples'] is None
+
+
+def test_features_of_images_that_differ_in_size_are_compared_by_depth(monkeypatch):
+    torch.manual_seed(0)
+    stock = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1))
+    robust = copy.deepcopy(stock)
+    torch.nn.init.zeros_(robust[0].weight)
+    clean = [torch.randn(2, 3, 8, 8), torch.randn(1, 3, 10, 6)]
+    noisy = [x + 0.5 for x in clean]
+    sides = iter([clean, noisy])
+    monkeypatch.setattr(depth, '_batches', lambda job, view: next(sides))
+    jobs = {
+        'stock': [SimpleNamespace(model=lambda: stock)],
+        'robust': [SimpleNamespace(model=lambda: robust)],
+    }
+    found = depth.errors_by_depth(SimpleNamespace(noises=['fog:1']), jobs)
+    square = sum(0.25 * x.numel() for x in clean)
+    first = square / sum(spread(x).item() for x in clean)
+    assert found['stock'][0] == found['robust'][0] == pytest.approx(first)
+    bias = robust[0].bias.relu().detach()[:, None, None]
+    inputs = [stock[:2](x).detach() for x in clean]
+    last = sum((x - bias).square().sum().item() for x in inputs)
+    assert found['robust'][1] == pytest.approx(last / sum(spread(x).item() for x in inputs))
 
 
 def test_batch_norms_that_are_folded_are_left_alone(folder):

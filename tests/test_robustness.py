@@ -277,17 +277,22 @@ def write_data(folder: Path) -> None:
     (folder / 'coco.json').write_text(json.dumps(coco))
 
 
-def test_annotations_are_the_evaluators_or_the_data_sets() -> None:
+def test_annotations_are_the_evaluators_or_the_data_sets(tmp_path) -> None:
     dataset = dict(data_root='data', ann_file='own.json')
     config = Config(
         dict(test_evaluator=dict(ann_file='a.json'), test_dataloader=dict(dataset=dataset))
     )
-    assert detection.annotation_file(config) == 'a.json'
+    assert coco.annotation_file(config) == 'a.json'
     config.test_evaluator.ann_file = None
-    assert detection.annotation_file(config) == 'data/own.json'
+    assert coco.annotation_file(config) == 'data/own.json'
     del config.test_dataloader.dataset['ann_file']
     with pytest.raises(ValueError, match=r'test_evaluator\.ann_file=PATH'):
-        detection.annotation_file(config)
+        coco.annotation_file(config)
+    voc = tmp_path / 'test.txt'  # MMDetection's configs of VOC name a list of images
+    voc.touch()
+    config.test_dataloader.dataset.ann_file = str(voc)
+    with pytest.raises(ValueError, match=r'test\.txt is no JSON file'):
+        coco.check(config)
 
 
 PARTS = dict(
@@ -487,11 +492,14 @@ def test_what_is_stale_or_damaged_is_measured_again(tmp_path, tool, monkeypatch)
     tool(config, 'stock.pth', 'robust.pth', 'b/robust.pth', *options)
     assert new() == []
     digest = hashlib.sha256(Path('stock.pth').read_bytes()).hexdigest()
-    file = Path('out', 'statistics', digest[:16], 'fog-1.npz')
+    (file,) = Path('out', 'statistics').glob(f'{digest[:16]}-*/fog-1.npz')
     file.write_bytes(file.read_bytes()[:-30])
     assert new() == ['stock.pth']
-    config.write_text(config.read_text().replace("'batch_size': 4", "'batch_size': 5"))
+    before = config.read_text()
+    config.write_text(before.replace("'batch_size': 4", "'batch_size': 5"))
     assert len(new()) == 4
+    config.write_text(before)  # whose statistics are still there
+    assert new() == []
     labels = Path('data', 'labels.txt')
     labels.write_text(labels.read_text().replace('0.png 1', '0.png 0'))
     assert len(new()) == 4

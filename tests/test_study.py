@@ -4,14 +4,18 @@ import contextlib
 import copy
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from experiments import coco
 from experiments.study import classification, detection, reidentification, segmentation
@@ -19,6 +23,7 @@ from experiments.study.arms import arm_config, read_arm
 from experiments.study.bootstrap import paired_difference, resamples
 from experiments.study.movement import change_of_checkpoint
 from experiments.study.plan import read_study, setting_name
+from experiments.study.pool import visible_gpus
 from experiments.study.reliability import calibration_error
 from experiments.study.report import validation_curve, validation_steps
 from mmdenoiserep.cli import load_config
@@ -160,6 +165,45 @@ def coco_evaluation(images, boxes, detections):
     return evaluation
 
 
+def test_a_model_of_one_channel_has_two_classes(monkeypatch):
+    pytest.importorskip('mmseg')
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    maps = dict(
+        seg_logits=torch.tensor([[[0.2, 0.35], [0.4, 0.9]]]),  # behind a sigmoid
+        pred_sem_seg=torch.tensor([[[0, 1], [1, 1]]]),  # by a threshold of 0.3
+        gt_sem_seg=torch.tensor([[[0, 0], [1, 9]]]),
+    )
+    sample = SegDataSample()
+    sample.set_data({name: PixelData(data=data) for name, data in maps.items()})
+    monkeypatch.setattr(segmentation.Runner, 'build_dataloader', lambda loader: [None])
+    model = SimpleNamespace(test_step=lambda batch: [sample])
+    evaluators = [dict(type='IoUMetric', ignore_index=9), dict(dilation_ratio=0.4)]
+    config = Config(dict(test_dataloader={}, test_evaluator=evaluators))
+    arrays = segmentation.collect(model, config)
+    assert arrays['intersect'].tolist() == [[1, 1]] and arrays['union'].tolist() == [[2, 2]]
+    assert arrays['correct'] == 2 and arrays['pixels'] == 3
+    assert arrays['cross_entropy'] == pytest.approx(-np.log([0.8, 0.65, 0.4]).sum())
+    assert segmentation._metric(config).dilation_ratio == 0.4
+
+
+def test_arms_are_measured_as_the_baseline_is(tmp_path, monkeypatch):
+    """A stock config, which fusion writes, cannot hold what our metrics take."""
+    from experiments.study import jobs
+
+    for name, ratio in (('arm', 0.01), ('fused', 0.02)):
+        part = f'dict(dilation_ratio={ratio})'
+        (tmp_path / f'{name}.py').write_text(f'val_evaluator = {part}\ntest_evaluator = {part}\n')
+    job = jobs.Job(str(tmp_path), str(tmp_path / 'arm.py'), 'denoiserep', 0, splits=('test',))
+    done = dict(fingerprint=job.fingerprint(), config=str(tmp_path / 'fused.py'), checkpoint='')
+    jobs.write_json(str(tmp_path / 'done.json'), done)
+    seen = []
+    monkeypatch.setattr(jobs, 'evaluate', lambda config, *_: seen.append(config) or {})
+    job.run()
+    assert [config.test_evaluator.dilation_ratio for config in seen] == [0.01]
+
+
 def test_detection_scores_are_those_of_coco_on_repeated_images():
     generator = np.random.default_rng(0)
     boxes, detections = [], []
@@ -243,6 +287,7 @@ def write_study(folder: Path, **changes) -> Path:
         (dict(arms={'continued': dict(ARM, gird={})}), "arm 'continued': unknown 'gird'"),
         (dict(arms={'continued': dict(ARM, grid={'a.b': 3})}), 'must be a list of values'),
         (dict(arms={'continued': ARM, 'baseline': ARM}), 'like the baseline'),
+        (dict(extra={**EXTRA, 'train_cfg.max_epochs': 2}), 'train_cfg has max_iters and max_epoch'),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(changes, message, tmp_path):
@@ -297,7 +342,8 @@ def test_all_combinations_of_a_grid_are_candidates():
 @pytest.mark.parametrize(
     'name', ['vit_digits', 'resnet_digits', 'detection', 'segmentation', 'reidentification']
 )
-def test_the_studies_of_the_documentation_are_sound(name, tmp_path):
+def test_the_studies_of_the_documentation_are_sound(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(detection, 'check', lambda config: None)
     package = dict(detection='mmdet', segmentation='mmseg').get(name, 'mmpretrain')
     pytest.importorskip(package)
     study = read_study(load_config(str(STUDIES / f'{name}.py')), str(tmp_path))
@@ -329,7 +375,7 @@ def run_tool(path: Path, out: Path, *flags: str, fails: bool = False) -> str:
     return done.stderr if fails else done.stdout
 
 
-STUDY_OF_ONE_ENDLESS_JOB = """
+STUDY_OF_ENDLESS_JOBS = """
 import time
 from pathlib import Path
 from experiments.study.jobs import Job
@@ -339,24 +385,45 @@ from experiments.study.pool import run_jobs
 class Endless(Job):
     def missing(self):
         for beat in range(1200 if __name__ == '__mp_main__' else 0):  # in the worker
-            Path(self.folder, 'beat').write_text(str(beat))
+            Path(self.folder, 'beat').write_text(str(self.seed))
             time.sleep(0.1)
         return ('train',)
 
 
 if __name__ == '__main__':
-    run_jobs([Endless({folder!r}, '', 'baseline', 0)], 1, print)
+    run_jobs([Endless({folder!r}, '', 'baseline', seed) for seed in range(3)], 1, print)
 """
 
 
 def test_no_job_outlives_a_study_that_is_killed(tmp_path):
     script, beat = tmp_path / 'study.py', tmp_path / 'beat'
-    script.write_text(STUDY_OF_ONE_ENDLESS_JOB.replace('{folder!r}', repr(str(tmp_path))))
+    script.write_text(STUDY_OF_ENDLESS_JOBS.replace('{folder!r}', repr(str(tmp_path))))
     study = subprocess.Popen([sys.executable, str(script)], env=environment())
     until(beat.is_file)
     study.kill()
     study.wait()
     until(lambda: time.time() - beat.stat().st_mtime > 3)
+
+
+def test_no_job_begins_in_a_study_that_is_interrupted(tmp_path):
+    script, beat = tmp_path / 'study.py', tmp_path / 'beat'
+    script.write_text(STUDY_OF_ENDLESS_JOBS.replace('{folder!r}', repr(str(tmp_path))))
+    study = subprocess.Popen(
+        [sys.executable, str(script)], env=environment(), start_new_session=True
+    )
+    until(beat.is_file)
+    os.killpg(study.pid, signal.SIGINT)  # what a terminal does
+    assert study.wait(100) and beat.read_text() == '0'
+
+
+def test_jobs_use_the_gpus_that_are_visible(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,GPU-5')
+    assert visible_gpus() == ['2', 'GPU-5']
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
+    assert visible_gpus() == ['0', '1']
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    assert visible_gpus() == []
 
 
 def until(condition, seconds=100):

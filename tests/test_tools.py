@@ -3,8 +3,10 @@
 import argparse
 import pickle
 import re
+import runpy
 
 import pytest
+from mmengine.config import Config
 
 from mmdenoiserep.cli import (
     add_denoiserep_arguments,
@@ -14,7 +16,7 @@ from mmdenoiserep.cli import (
     set_resume,
 )
 from mmdenoiserep.stock.reader import read_checkpoint
-from tools import tool
+from tools import TOOLS, tool
 
 
 def test_train_resume_test_and_the_default_work_folder(config_file, tmp_path):
@@ -200,3 +202,14 @@ def test_a_resumed_training_goes_on_with_its_logs(config_file, tmp_path):
     assert len(first) == 4 and len(second) == 8
     assert (second[:4] == first).all()
     assert histories[1]['runtime_info']['epoch'] == 1
+
+
+def test_labels_are_of_the_image_that_is_not_flipped():
+    """MMSegmentation's model for test-time augmentation takes them from the first version."""
+    enable_tta = runpy.run_path(str(TOOLS / 'test.py'))['enable_tta']
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+    loader = dict(dataset=dict(pipeline=pipeline))
+    config = Config(dict(default_scope='mmseg', model=dict(type='X'), test_dataloader=loader))
+    enable_tta(config)
+    flips, _ = config.test_dataloader.dataset.pipeline[-1].transforms
+    assert [flip.prob for flip in flips] == [0, 1]

@@ -73,7 +73,8 @@ def enable_tta(config: Config) -> None:
         last = copy.deepcopy(pipeline[-1])
         if 'Pack' in last.type and 'meta_keys' in last:
             last.meta_keys = (*last.meta_keys, 'flip', 'flip_direction')
-        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        # The image as it is comes first: labels are taken from there.
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
         pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [last]])
     config.test_dataloader.dataset.pipeline = pipeline
     config.model = ConfigDict(**tta_model, module=config.model)

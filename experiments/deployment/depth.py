@@ -1,13 +1,14 @@
 """Where in the network noise is taken out: the error of features by depth."""
 
-from typing import Dict, List
+from collections import defaultdict
+from typing import Any, Dict, List
 
 import torch
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmdenoiserep.network.layers import is_denoisable
-from mmdenoiserep.stock.model import backbone_of, preprocess, run_backbone, spread
+from mmdenoiserep.stock.model import as_deployed, backbone_of, preprocess, run_backbone, spread
 
 from .jobs import Job, View
 from .plan import Study, views_of
@@ -24,43 +25,46 @@ def errors_by_depth(study: Study, jobs: Dict[str, List[Job]]) -> Dict[str, List[
     those under the study's first noise, over validation images.
     """
     (stock,) = jobs['stock']
-    model = stock.model()
-    clean, noisy = (_images(stock, model, view) for view in views_of('val', study.noises[:1]))
-    reference = _inputs(model, clean)
-    out = {}
-    for name, own in jobs.items():
-        inputs = _inputs(own[0].model(), noisy)
-        out[name] = [
-            ((inputs[layer] - x).square().sum() / spread(x).clamp_min(1e-12)).item()
-            for layer, x in reference.items()
-        ]
-    return out
-
-
-def _images(job: Job, model: nn.Module, view: View) -> List[tuple]:
-    config = job.view_config(view)
-    batches, count = [], 0
-    for batch in Runner.build_dataloader(config.test_dataloader):
-        batches.append(preprocess(model, batch))
-        count += len(batches[-1][0])
-        if count >= IMAGES:
+    models = {name: own[0].model() for name, own in jobs.items()}
+    loads = [_batches(stock, view) for view in views_of('val', study.noises[:1])]
+    squares: Dict[str, Dict[str, float]] = {name: defaultdict(float) for name in jobs}
+    spreads: Dict[str, float] = defaultdict(float)
+    seen = 0
+    # A batch at a time through all networks: images differ in size, and features are large.
+    for batches in zip(*loads):
+        clean, noisy = (preprocess(models['stock'], batch) for batch in batches)
+        reference = _inputs(models['stock'], *clean)
+        for layer, calls in reference.items():
+            spreads[layer] += sum(spread(x).item() for x in calls)
+        for name, model in models.items():
+            inputs = _inputs(model, *noisy)
+            for layer, calls in reference.items():
+                differences = (x - y for x, y in zip(calls, inputs[layer]))
+                squares[name][layer] += sum(d.square().sum().item() for d in differences)
+        seen += len(clean[0])
+        if seen >= IMAGES:
             break
-    return batches
+    return {
+        name: [own[layer] / max(spreads[layer], 1e-12) for layer in spreads]
+        for name, own in squares.items()
+    }
 
 
-def _inputs(model: nn.Module, batches: List[tuple]) -> Dict[str, Tensor]:
-    """The input of each Linear and Conv2d of the backbone, by name, over all images."""
-    found: Dict[str, List[Tensor]] = {}
-    backbone = backbone_of(model)
+def _batches(job: Job, view: View) -> Any:
+    return Runner.build_dataloader(job.view_config(view).test_dataloader)
+
+
+def _inputs(model: nn.Module, images: Tensor, samples: Any) -> Dict[str, List[Tensor]]:
+    """The inputs of each Linear and Conv2d of the backbone, by name, one a call."""
+    found: Dict[str, List[Tensor]] = defaultdict(list)
     handles = [
         module.register_forward_pre_hook(
-            lambda _, args, name=name: found.setdefault(name, []).append(args[0].cpu())
+            lambda _, args, name=name: found[name].append(args[0].cpu())
         )
-        for name, module in backbone.named_modules()
+        for name, module in backbone_of(model).named_modules()
         if is_denoisable(module)
     ]
-    for inputs, samples in batches:
-        run_backbone(model, inputs, samples)
+    run_backbone(model, as_deployed(model, images), samples)
     for handle in handles:
         handle.remove()
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    return found

@@ -1,32 +1,21 @@
 """How each kind of arm makes a stock checkpoint out of a stock checkpoint."""
 
-import copy
 import inspect
-import itertools
 import os.path as osp
 import shutil
 from typing import Any, Callable, Dict, List, Optional
 
-import torch
 from mmengine.config import Config
-from mmengine.device import get_device
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import update_bn
 
 from mmdenoiserep import calibrate_checkpoint, to_denoiserep_config
 from mmdenoiserep.apis import calibrate_measured_checkpoint, to_measured_config
-from mmdenoiserep.apis.calibrate import load_stock_model
 from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.hooks import DenoiseRepHook
 from mmdenoiserep.stock.config import without_sync_norms
-from mmdenoiserep.stock.data import unlabelled_loader
-from mmdenoiserep.stock.model import preprocess
-from mmdenoiserep.transforms import noise_transform
 
-from .folded import is_folded
+from .batch_norm import batch_norm, one_of
 
 Options = Dict[str, Any]
 #: What a maker says of a checkpoint where it left the stock one as it is.
@@ -76,46 +65,13 @@ def _same(config: Config, checkpoint: str, out: str, noises: List[str], options:
     shutil.copyfile(checkpoint, out)
 
 
-def _batch_norm(
-    config: Config, checkpoint: str, out: str, noises: List[str], options: Options
-) -> str:
-    """``num_images``."""
-    model, meta = load_stock_model(config, checkpoint)
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    folded = {norm: copy.deepcopy(norm.state_dict()) for norm in norms if is_folded(norm)}
-    if len(folded) == len(norms):
-        shutil.copyfile(checkpoint, out)
-        return 'no batch norms that are not folded into convolutions'
-
-    def see_batches(*_: Any) -> None:
-        # Where the model keeps them in evaluation as it trains (`norm_eval`), too.
-        for norm in norms:
-            norm.train(norm not in folded)
-
-    model.to(get_device())
-    loader = unlabelled_loader(config, config.randomness.seed)
-    loader.dataset = insert_behind_loading(loader.dataset, _one_of(noises, 1.0))
-    loader.batch_size = 16
-    left = options.get('num_images', 256) // loader.batch_size
-    init_default_scope(config.default_scope)
-    batches = itertools.islice(Runner.build_dataloader(loader), max(left, 1))
-    handle = model.register_forward_pre_hook(see_batches)
-    # Runs the model on its inputs, in mode 'tensor'.
-    update_bn((preprocess(model, batch)[0] for batch in batches), model)
-    handle.remove()
-    for norm, state in folded.items():
-        norm.load_state_dict(state)
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=meta)), out)
-    return ''
-
-
 def _continued(
     config: Config, checkpoint: str, out: str, noises: List[str], options: Options
 ) -> None:
     """``keep_clean``."""
     prob = 1 - options.get('keep_clean', 0.5)
     loader = config.train_dataloader
-    loader.dataset = insert_behind_loading(loader.dataset, _one_of(noises, prob, seed=None))
+    loader.dataset = insert_behind_loading(loader.dataset, one_of(noises, prob, seed=None))
     config.load_from = checkpoint
     config.custom_hooks = [*config.get('custom_hooks', []), dict(type='mmengine.KeepFoldedNorms')]
     shutil.copyfile(_train(config), out)
@@ -171,7 +127,7 @@ def _matched(
 MAKERS: Dict[str, Callable] = {
     'stock': _same,
     'restore': _same,
-    'batch-norm': _batch_norm,
+    'batch-norm': batch_norm,
     'continued': _continued,
     'closed-form': _closed_form,
     'label-free': _label_free,
@@ -205,10 +161,3 @@ def _train(config: Config) -> str:
     runner = Runner.from_cfg(without_sync_norms(config))
     runner.train()
     return runner.message_hub.get_info('last_ckpt')
-
-
-def _one_of(noises: List[str], prob: float, **options: Any) -> dict:
-    """A transform that degrades an image by one of some noises, or with 1 - prob not at all."""
-    steps = [[dict(noise_transform(noise), **options)] for noise in noises]
-    choice = dict(type='mmcv.RandomChoice', transforms=steps)
-    return dict(type='mmcv.RandomApply', transforms=[choice], prob=prob)

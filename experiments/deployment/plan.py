@@ -10,8 +10,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from mmengine.config import Config
 
 from experiments.robustness.plan import CLEAN, TASKS, Noise, read_corruptions
-from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
-from experiments.tasks import task_of
+from experiments.study.plan import check_loop, read_baseline, read_spec, setting_name, write_once
+from experiments.tasks import check_task, task_of
 from mmdenoiserep.apis.measured import set_schedule
 from mmdenoiserep.stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
 from mmdenoiserep.stock.model import build_model
@@ -118,7 +118,7 @@ class Study(NamedTuple):
         made_for = '+'.join(noise.replace(':', '-') for noise in noises) or 'any'
         folder = osp.join(folder, made_for if len(made_for) < 60 else f'{len(noises)}_noises')
         path = osp.join(folder, 'config.py')
-        write_once(path, config.pretty_text)
+        write_once(path, _text_of(config))
         return Job(
             folder,
             path,
@@ -132,6 +132,17 @@ class Study(NamedTuple):
             osp.join(self.root, 'corrupted'),
             tuple(views),
         )
+
+
+_texts: Dict[str, str] = {}
+
+
+def _text_of(config: Config) -> str:
+    """A config's text; most jobs have one of a few configs, and to lay one out takes seconds."""
+    key = repr(config.to_dict())
+    if key not in _texts:
+        _texts[key] = config.pretty_text
+    return _texts[key]
 
 
 def views_of(split: str, noises: Sequence[str]) -> List[View]:
@@ -155,7 +166,8 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
         )
     base = read_baseline(spec['model'], Path(path).parent)
     base.merge_from_dict(dict(spec.get('extra') or {}))
-    task_of(base, TASKS).check(base)
+    check_task(base, TASKS)
+    check_loop(path, base)
     weights = weights_of(load_checkpoint_from(spec['checkpoint']), spec['checkpoint'])
     load_exactly(build_model(base), weights, spec['checkpoint'])  # refuses another model's
     arms, dials = (

@@ -13,10 +13,6 @@ METRIC = 'top-1 accuracy'
 OF_IMAGES = "the right class's probability in %"
 
 
-def check(config: Config) -> None:
-    """Nothing more is needed than labels, which data sets of MMPretrain have."""
-
-
 @torch.no_grad()
 def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
     """Statistics of each image of the test loader.

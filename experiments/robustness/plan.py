@@ -13,7 +13,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from experiments.tasks import REID, task_of
+from experiments.tasks import REID, check_task, evaluators_of, task_of
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.cli.configs import merge
 from mmdenoiserep.datasets.pairs import insert_behind_loading
@@ -117,8 +117,9 @@ class Plan(NamedTuple):
 
     def statistics_file(self, checkpoint: Checkpoint, noise: Noise) -> str:
         """Where the statistics of a checkpoint under a noise are."""
-        file = f'{str(noise).replace(":", "-")}.npz'
-        return osp.join(self.root, 'statistics', checkpoint.digest[:16], file)
+        # Those of other settings stay: a look at a hundred images is not to cost the whole run.
+        folder = f'{checkpoint.digest[:16]}-{self.fingerprint[:8]}'
+        return osp.join(self.root, 'statistics', folder, f'{str(noise).replace(":", "-")}.npz')
 
     def fingerprint_of(self, checkpoint: Checkpoint, noise: Noise) -> str:
         """Of all that the statistics depend on, so that stale ones are not taken."""
@@ -194,9 +195,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
 def label_files(config: Config, infos: Sequence[dict]) -> List[str]:
     """The files of labels that are read while testing: label maps, and the evaluator's."""
     maps = [info['seg_map_path'] for info in infos if info.get('seg_map_path')]
-    evaluators = config.get('test_evaluator') or []
-    evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
-    return maps + [metric['ann_file'] for metric in evaluators if metric.get('ann_file')]
+    return maps + [e['ann_file'] for e in evaluators_of(config) if e.get('ann_file')]
 
 
 def stamp(path: str) -> Tuple[int, int]:
@@ -238,7 +237,7 @@ def read_config(path: str, options: Optional[dict]) -> Config:
             f'{path} has denoisers; give the stock config, and checkpoints fused by '
             'tools/fuse_ckpt.py'
         )
-    task = task_of(config, TASKS)
+    task_of(config, TASKS)  # refuses
     if not config.get('test_dataloader'):
         raise ValueError(f'{path} has no test_dataloader, which names the images to test on')
     config = without_sync_norms(config)
@@ -246,7 +245,7 @@ def read_config(path: str, options: Optional[dict]) -> Config:
     config.test_dataloader.update(
         sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False
     )
-    task.check(config)
+    check_task(config, TASKS)
     return config
 
 

@@ -3,20 +3,15 @@
 from typing import Dict
 
 import numpy as np
-from mmengine.config import Config
 
 from experiments import reid
 from experiments.reid import collect, num_images
 
-__all__ = ['METRIC', 'OF_IMAGES', 'check', 'collect', 'num_images', 'of_images', 'score']
+__all__ = ['METRIC', 'OF_IMAGES', 'collect', 'num_images', 'of_images', 'score']
 
 METRIC = 'mAP'
 #: What :func:`of_images` gives.
 OF_IMAGES = 'AP of this query'
-
-
-def check(config: Config) -> None:
-    """Nothing more is needed than the metric, by which the task is known."""
 
 
 def score(arrays: Dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray:

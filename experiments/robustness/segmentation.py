@@ -1,6 +1,5 @@
 """Mean IoU, image by image."""
 
-import copy
 from typing import Dict
 
 import numpy as np
@@ -15,10 +14,6 @@ OF_IMAGES = 'mIoU of this image alone'
 NAMES = ('intersect', 'union', 'boundary_intersect', 'boundary_union')
 
 
-def check(config: Config) -> None:
-    """Nothing more is needed than maps of labels, which data sets of MMSegmentation have."""
-
-
 def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
     """Statistics of each image of the test loader.
 
@@ -26,11 +21,6 @@ def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
         dict[str, ndarray]: ``intersect`` and ``union``, pixels of each class, and the same of
         boundaries, (images, classes).
     """
-    config = copy.deepcopy(config)
-    evaluators = config.get('test_evaluator') or {}
-    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-    ignored = next((e['ignore_index'] for e in evaluators if 'ignore_index' in e), 255)
-    config.test_evaluator = dict(iou_metrics=['mIoU'], ignore_index=ignored)
     arrays = segmentation.collect(model, config)
     return {name: arrays[name] for name in NAMES}
 

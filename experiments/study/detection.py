@@ -7,6 +7,9 @@ from mmengine.config import Config
 from torch import nn
 
 from experiments import coco
+from experiments.coco import check
+
+__all__ = ['METRICS', 'check', 'collect', 'num_images', 'scores']
 
 #: Whether more is better. By COCO's summary: area range and IoU threshold.
 METRICS = {'AP': True, 'AP50': True, 'APs': True, 'APm': True, 'APl': True}
@@ -19,7 +22,7 @@ def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
         dict[str, ndarray]: Of :func:`experiments.coco.collect`, for all area ranges, by
         'area/name'.
     """
-    areas = coco.collect(model, config, config.test_evaluator.ann_file, list(coco.AREAS))
+    areas = coco.collect(model, config, list(coco.AREAS))
     return {
         f'{area}/{name}': array for area, arrays in areas.items() for name, array in arrays.items()
     }

@@ -94,7 +94,9 @@ class Job(NamedTuple):
         record = read_record(self.folder)
         for split in todo:
             if split != 'train':
-                config = Config.fromfile(record['config'])
+                config, own = Config.fromfile(record['config']), Config.fromfile(self.config)
+                # A stock config lacks what only our metrics know.
+                config.val_evaluator, config.test_evaluator = own.val_evaluator, own.test_evaluator
                 arrays = evaluate(config, record['checkpoint'], split)
                 with atomic_write(statistics_file(self.folder, split)) as file:
                     np.savez(file, **arrays)

@@ -1,5 +1,6 @@
 """A study as its config states it, and the jobs that it takes."""
 
+import copy
 import json
 import os.path as osp
 import re
@@ -9,7 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from mmengine.config import Config
 
-from experiments.tasks import task_of
+from experiments.tasks import check_task, task_of
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.stock.files import atomic_write
 
@@ -93,6 +94,11 @@ def read_study(config: Config, root: str) -> Study:
     path = config.filename
     spec = read_spec(config, KEYS, ('baseline', 'seeds', 'arms', 'extra'))
     base = read_baseline(spec['baseline'], Path(path).parent)
+    for split in ('val', 'test'):
+        measured = copy.deepcopy(base)
+        measured.test_dataloader = base[f'{split}_dataloader']
+        measured.test_evaluator = base.get(f'{split}_evaluator')
+        check_task(measured, TASKS)
     metrics = task_of(base, TASKS).METRICS
     study = Study(
         root=root,
@@ -174,6 +180,7 @@ def _check_settings(study: Study) -> None:
             raise ValueError(f'arm {arm.name!r}: two of its settings are the same')
         for values in candidates:
             config = arm_config(study.base, arm, study.extra, values)
+            check_loop(arm.name, config)
             check_budget(config, arm, reference, study.control)
 
 
@@ -184,6 +191,21 @@ def setting_name(values: Dict[str, Any]) -> str:
         text = value if isinstance(value, str) else json.dumps(value)
         parts.append(f'{key.split(".")[-1]}={text}')
     return re.sub(r'[^\w=.,+-]+', '_', ','.join(parts)) or 'as-configured'
+
+
+def check_loop(name: str, config: Config) -> None:
+    """Refuse a training whose length is given twice: `extra` counts iterations, say, and the config
+    that it changes counts epochs.
+
+    Raises:
+        ValueError: With the name of what is to be trained.
+    """
+    loop = config.get('train_cfg') or {}
+    if loop.get('max_iters') and loop.get('max_epochs'):
+        raise ValueError(
+            f'{name}: train_cfg has max_iters and max_epochs; give the one that {loop.get("type")} '
+            'counts'
+        )
 
 
 def write_once(path: str, text: str) -> None:

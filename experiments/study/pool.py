@@ -3,12 +3,12 @@
 import os
 import sys
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from queue import Queue
 from threading import Lock, Thread
-from typing import Any, Callable, Protocol, Sequence
+from typing import Any, Callable, List, Optional, Protocol, Sequence
 
 import torch
 from mmengine.config import Config
@@ -38,7 +38,8 @@ def run_jobs(
 ) -> None:
     """Run jobs that do not depend on each other.
 
-    With GPUs each worker has one of them; without, its share of the cores.
+    With GPUs each worker has one of those that ``CUDA_VISIBLE_DEVICES`` leaves; without, its share
+    of the cores.
 
     Args:
         jobs (Sequence[Job]): Those that have nothing to do are skipped.
@@ -51,12 +52,15 @@ def run_jobs(
     """
     context = get_context('forkserver')
     context.set_forkserver_preload([*PRELOAD, f'{scope}.models', f'{scope}.datasets'])
-    gpus = torch.cuda.device_count()
+    # MMEngine asks for CUDA where it is imported, and a process that was forked behind that could
+    # not use it; this asks the driver instead.
+    os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
+    gpus = visible_gpus()
     threads = max(1, torch.get_num_threads() // workers)
     places: Queue = Queue()
     starting = Lock()
     for i in range(workers):
-        places.put(i % gpus if gpus else None)
+        places.put(gpus[i % len(gpus)] if gpus else None)
 
     def run(job: Job) -> None:
         if job.missing():
@@ -78,8 +82,20 @@ def run_jobs(
 
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(run, job) for job in jobs]
+        try:
+            wait(futures)
+        except BaseException:  # an interrupt, after which no other job is to start
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     for future in futures:
         future.result()
+
+
+def visible_gpus() -> List[str]:
+    """The GPUs that jobs may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+    count = torch.cuda.device_count()
+    return named.split(',')[:count] if named else [str(i) for i in range(count)]
 
 
 def work(config: Config, console: Console, title: str, jobs: Sequence[Job], workers: int) -> None:
@@ -103,11 +119,11 @@ def work(config: Config, console: Console, title: str, jobs: Sequence[Job], work
         run_jobs(jobs, workers, lambda job: progress.advance(task), config.default_scope)
 
 
-def _work(job: Job, gpu, threads: int, log: str) -> None:
+def _work(job: Job, gpu: Optional[str], threads: int, log: str) -> None:
     # Killed, the study leaves nobody behind who writes into its folders.
     Thread(target=_end_with_the_study, daemon=True).start()
     if gpu is not None:
-        os.environ['CUDA_VISIBLE_DEVICES'] = str(gpu)
+        os.environ['CUDA_VISIBLE_DEVICES'] = gpu
     torch.set_num_threads(threads)
     with open(log, 'a') as file:  # a job is taken up again to be tested
         os.dup2(file.fileno(), 1)

@@ -1,6 +1,6 @@
 """IoU of regions and of boundaries, and calibration, of a segmentation model, image by image."""
 
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import numpy as np
 import torch
@@ -8,6 +8,8 @@ from mmengine.config import Config
 from mmengine.registry import METRICS as REGISTRY
 from mmengine.runner import Runner
 from torch import nn
+
+from experiments.tasks import evaluators_of
 
 from .reliability import BINS, bins_of
 
@@ -24,21 +26,22 @@ def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
         sums over the labelled pixels, (images,); ``gap``, the sum of hit minus confidence in each
         bin, (images, BINS).
     """
-    metric = REGISTRY.build(dict(config.test_evaluator, type='mmdenoiserep.BoundaryIoU'))
+    metric = _metric(config)
     ignored = metric.ignore_index
     rows: List[tuple] = []
     for batch in Runner.build_dataloader(config.test_dataloader):
         for result in model.test_step(batch):
             logits = result.seg_logits.data
+            if len(logits) == 1:  # of two classes, by a threshold of its own: the probability of 1
+                logits = torch.cat([1 - logits, logits]).clamp_min(1e-12).log()
             label = result.gt_sem_seg.data.squeeze(0).to(logits.device)
-            predicted = result.pred_sem_seg.data.squeeze(0)
+            predicted = result.pred_sem_seg.data.squeeze(0).long()
             classes = len(logits)
             areas = metric.intersect_and_union(predicted, label, classes, ignored)
             valid = label != ignored
             log_p = logits[:, valid].float().log_softmax(0)
-            confidence, best = log_p.max(0)
-            confidence = confidence.exp().cpu().numpy()
-            truth = label[valid].long()
+            truth, best = label[valid].long(), predicted[valid]
+            confidence = log_p.gather(0, best[None])[0].exp().cpu().numpy()
             hit = (best == truth).cpu().numpy().astype(float)
             rows.append(
                 (
@@ -52,6 +55,13 @@ def collect(model: nn.Module, config: Config) -> Dict[str, np.ndarray]:
     names = ('intersect', 'union', 'boundary_intersect', 'boundary_union')
     names += ('pixels', 'correct', 'cross_entropy', 'gap')
     return {name: np.stack(column).astype(float) for name, column in zip(names, zip(*rows))}
+
+
+def _metric(config: Config) -> Any:
+    """What measures boundaries as the config's evaluators would, where they say how."""
+    known = ('ignore_index', 'dilation_ratio')
+    settings = {k: e[k] for e in evaluators_of(config) for k in known if k in e}
+    return REGISTRY.build(dict(settings, type='mmdenoiserep.BoundaryIoU', iou_metrics=['mIoU']))
 
 
 def scores(arrays: Dict[str, np.ndarray], counts: np.ndarray) -> Dict[str, np.ndarray]:
