@@ -21,7 +21,14 @@ from mmdenoiserep.apis.verify import Features, difference_to, explicit_features
 from mmdenoiserep.calibration import NothingBetter, Pair, calibrate_measured
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.stock.data import unlabelled_loader
-from mmdenoiserep.stock.model import as_deployed, build_model, preprocess, run_backbone, tensors_in
+from mmdenoiserep.stock.model import (
+    as_deployed,
+    build_model,
+    calibration_device,
+    preprocess,
+    run_backbone,
+    tensors_in,
+)
 from mmdenoiserep.training import denoising_losses, freeze_base
 
 
@@ -88,6 +95,12 @@ def test_a_difference_that_is_no_number_is_refused_at_every_level():
     features = Features(torch.ones(1, 2), None, levels)
     with pytest.raises(ValueError, match='differ by nan'):
         difference_to(features, backbone)
+
+
+@pytest.mark.parametrize(('found', 'used'), [('mps', 'cpu'), ('cuda', 'cuda')])
+def test_calibration_runs_where_there_is_float64(monkeypatch, found, used):
+    monkeypatch.setattr('mmdenoiserep.stock.model.get_device', lambda: found)
+    assert calibration_device() == used
 
 
 @torch.no_grad()

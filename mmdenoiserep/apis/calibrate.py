@@ -4,7 +4,6 @@ import os.path as osp
 from typing import NamedTuple, Optional, Tuple, Union
 
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.dist import get_dist_info, init_dist
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
@@ -19,7 +18,7 @@ from ..network.state_dict import is_fused
 from ..stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
 from ..stock.config import text_of, to_stock_config
 from ..stock.data import unlabelled_loader
-from ..stock.model import build_model
+from ..stock.model import build_model, calibration_device
 from .fuse import FusionReport, check_out, fuse_model, write_with_config
 
 
@@ -93,7 +92,7 @@ def calibrate_checkpoint(
     init_default_scope(config.get('default_scope', 'mmengine'))
     loader = Runner.build_dataloader(unlabelled_loader(config, seed, images), seed=seed)
     share = min(-(-num_images // world_size), len(loader.sampler))
-    model.to(get_device())
+    model.to(calibration_device())
     bar = ProgressBar(share, bar_width=30) if rank == 0 else None
     seen = calibrate(
         model,

@@ -4,7 +4,6 @@ import os.path as osp
 from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.dist import get_dist_info, init_dist
 from mmengine.logging import print_log
 
@@ -13,6 +12,7 @@ from ..calibration.measured import RIDGES
 from ..calibration.which import check_noise_of
 from ..stock.config import is_denoiserep_config, text_of, to_denoiserep_config, to_stock_config
 from ..stock.data import unlabelled_loader
+from ..stock.model import calibration_device
 from ..transforms.degrade import noises_in
 from .calibrate import CalibrationReport, load_stock_model, write_unfused
 from .fuse import FusionReport, check_out, fuse_model
@@ -149,7 +149,7 @@ def calibrate_measured_checkpoint(
         init_dist(launcher)
     rank, world_size = get_dist_info()
     model, dataset_meta = load_stock_model(config, checkpoint)
-    model.to(get_device()).eval()
+    model.to(calibration_device()).eval()
     share = -(-num_images // world_size)
     pairs = Pairs(config, noise, share, degraded, images, seed)
     to_solve_on, held_back = pairs.to_solve_on(model), pairs.held_back(model)
