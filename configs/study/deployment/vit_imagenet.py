@@ -3,4 +3,3 @@
 _base_ = './_base_300_images.py'
 model = 'models/vit_tiny_in1k.py'
 checkpoint = 'data/weights/vit_tiny_mmpretrain.pth'
-arms = {'output-matched, κ 0.9': dict(kind='matched', options=dict(keep_clean=0.9))}
