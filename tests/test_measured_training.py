@@ -592,6 +592,14 @@ def test_what_cannot_train_can_be_tested(folder, tmp_path):
     assert 'positive' in Runner.from_cfg(config).test()
 
 
+def test_an_output_that_is_shrunk_is_no_better():
+    """Relative to the stock output alone, half of noise would be nearer than noise."""
+    torch.manual_seed(0)
+    stock, noise = torch.randn(2, 4, 6, 6), torch.randn(2, 4, 6, 6)
+    errors = [relative_error([scale * noise], [stock]).item() for scale in (1, 0.5)]
+    assert errors[1] > errors[0]
+
+
 def test_noise_and_denoisers_have_to_fit(folder, tmp_path):
     config = config_of(tmp_path, folder)
     measured = to_measured_config(config)

@@ -71,11 +71,16 @@ def matched_losses(
 
 
 def relative_error(output: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """The mean over levels of ‖f̃ − f‖² / ‖f − mean f‖², a scalar in float32."""
+    """The mean over levels of ‖f̃ − f‖² / (‖f̃ − mean f̃‖ ‖f − mean f‖), a scalar in float32.
+
+    Training minimizes what it is judged by, :class:`mmdenoiserep.calibration.judge.OutputError`:
+    relative to f alone, an output that is in doubt is best shrunk.
+    """
     errors = []
     for a, b in zip(output, target):
         a, b = a.float(), b.float()
-        errors.append((a - b).square().sum() / spread(b).clamp_min(1e-12))
+        scale = spread(a).clamp_min(1e-12).sqrt() * spread(b).clamp_min(1e-12).sqrt()
+        errors.append((a - b).square().sum() / scale)
     return torch.stack(errors).mean()
 
 
