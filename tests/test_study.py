@@ -409,11 +409,18 @@ def test_no_job_begins_in_a_study_that_is_interrupted(tmp_path):
     script, beat = tmp_path / 'study.py', tmp_path / 'beat'
     script.write_text(STUDY_OF_ENDLESS_JOBS.replace('{folder!r}', repr(str(tmp_path))))
     study = subprocess.Popen(
-        [sys.executable, str(script)], env=environment(), start_new_session=True
+        [sys.executable, str(script)],
+        env=environment(),
+        start_new_session=True,
+        # Tests in the background ignore it, and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    until(beat.is_file)
-    os.killpg(study.pid, signal.SIGINT)  # what a terminal does
-    assert study.wait(100) and beat.read_text() == '0'
+    try:
+        until(beat.is_file)
+        os.killpg(study.pid, signal.SIGINT)  # what a terminal does
+        assert study.wait(100) and beat.read_text() == '0'
+    finally:
+        study.kill()
 
 
 def test_jobs_use_the_gpus_that_are_visible(monkeypatch):
