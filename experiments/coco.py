@@ -14,10 +14,8 @@ from torch import nn
 from .tasks import evaluators_of
 
 MAX_DETECTIONS = 100
-IN_COCO_FORMAT = (
-    'AP needs annotations in the format of COCO; name them with --cfg-options '
-    'test_evaluator.ann_file=PATH'
-)
+REMEDY = 'name them with --cfg-options test_evaluator.ann_file=PATH'
+IN_COCO_FORMAT = f'AP needs annotations in the format of COCO; {REMEDY}'
 #: Recalls at which COCO reads the precision.
 RECALLS = np.linspace(0, 1, 101)
 #: Of an array of (replicates, detections): keeps the memory below a gigabyte.
@@ -35,10 +33,7 @@ def check(config: Config) -> None:
     """
     path = annotation_file(config)
     if not osp.isfile(path):
-        raise FileNotFoundError(
-            f'there are no annotations {path}; name them with --cfg-options '
-            'test_evaluator.ann_file=PATH'
-        )
+        raise FileNotFoundError(f'there are no annotations {path}; {REMEDY}')
     if not path.endswith('.json'):
         raise ValueError(f'{path} is no JSON file, and {IN_COCO_FORMAT}')
 

@@ -5,14 +5,15 @@ from typing import List, Mapping, TypeVar
 
 from mmengine.config import Config
 
+from mmdenoiserep.stock.config import listed
+
 T = TypeVar('T')
 REID = 'reid'
 
 
 def evaluators_of(config: Config) -> List[dict]:
     """Those of the test images, of which a config may name one, several or none."""
-    evaluators = config.get('test_evaluator') or []
-    return list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+    return listed(config.get('test_evaluator'))
 
 
 def task_of(config: Config, tasks: Mapping[str, T]) -> T:
@@ -38,13 +39,20 @@ def task_of(config: Config, tasks: Mapping[str, T]) -> T:
     return tasks[scope]
 
 
-def check_task(config: Config, tasks: Mapping[str, ModuleType]) -> ModuleType:
-    """The module that measures a config's task, which has all that it needs.
+def check_task(config: Config, tasks: Mapping[str, ModuleType]) -> None:
+    """Refuse a config that lacks what its task is measured by.
 
     Raises:
-        ValueError, FileNotFoundError: Otherwise; see its ``check``, where it has one.
+        ValueError, FileNotFoundError: See ``check`` of the task's module, where it has one.
     """
     task = task_of(config, tasks)
     if hasattr(task, 'check'):
         task.check(config)
-    return task
+
+
+def tested_on(config: Config, split: str) -> Config:
+    """A config whose test set is 'val' or 'test'. Not a copy."""
+    if split == 'val':
+        config.test_dataloader = config.val_dataloader
+        config.test_evaluator = config.get('val_evaluator')
+    return config

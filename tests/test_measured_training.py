@@ -311,11 +311,13 @@ def test_what_is_not_fused_trains_further(folder, tmp_path, degraded):
         options = dict(images=str(folder), degraded=str(other))
         noise = dict(type='mmdenoiserep.LoadDegraded', folder=str(other))
         config.train_dataloader.dataset = dict(type='ToyData')
+        config.train_dataloader.batch_size = 3  # the test loader's is another
         config.custom_hooks = [dict(type='YOLOXModeSwitchHook')]  # of that set's pipeline
     report = calibrate_measured_checkpoint(  # as tools/calibrate.py does
         to_measured_config(config), stock, str(out), keep_clean=0.25, num_images=16, **options
     )
     config = Config.fromfile(report.written.config)
+    assert config.train_dataloader.batch_size == (3 if degraded else 4)
     assert config.optim_wrapper.optimizer.type == 'AdamW'
     assert config.param_scheduler[0].type == 'LinearLR'
     # Trained for less, as on the command line: the schedule follows, which ends there.

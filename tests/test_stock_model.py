@@ -17,6 +17,7 @@ from mmdenoiserep import (
     insert_denoisers,
     to_denoiserep_config,
 )
+from mmdenoiserep.apis.calibrate import calibration_device
 from mmdenoiserep.apis.verify import Features, difference_to, explicit_features
 from mmdenoiserep.calibration import NothingBetter, Pair, calibrate_measured
 from mmdenoiserep.cli import load_config
@@ -24,7 +25,6 @@ from mmdenoiserep.stock.data import unlabelled_loader
 from mmdenoiserep.stock.model import (
     as_deployed,
     build_model,
-    calibration_device,
     preprocess,
     run_backbone,
     tensors_in,
@@ -99,7 +99,7 @@ def test_a_difference_that_is_no_number_is_refused_at_every_level():
 
 @pytest.mark.parametrize(('found', 'used'), [('mps', 'cpu'), ('cuda', 'cuda')])
 def test_calibration_runs_where_there_is_float64(monkeypatch, found, used):
-    monkeypatch.setattr('mmdenoiserep.stock.model.get_device', lambda: found)
+    monkeypatch.setattr('mmdenoiserep.apis.calibrate.get_device', lambda: found)
     assert calibration_device() == used
 
 

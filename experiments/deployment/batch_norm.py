@@ -19,9 +19,9 @@ from mmdenoiserep.apis.calibrate import load_stock_model
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.stock.data import unlabelled_loader
 from mmdenoiserep.stock.model import preprocess
-from mmdenoiserep.transforms import noise_transform
 
 from .folded import is_folded
+from .noises import one_of
 
 #: Images of one batch.
 BATCH = 16
@@ -90,10 +90,3 @@ def batches_of_one_size(images: Iterable[Tuple[Tensor, Any]]) -> Iterator[dict]:
 def _joined(group: List[Tuple[Tensor, Any]]) -> dict:
     samples = [sample for _, own in group for sample in own or []]
     return dict(inputs=torch.cat([inputs for inputs, _ in group]), data_samples=samples or None)
-
-
-def one_of(noises: List[str], prob: float, **options: Any) -> dict:
-    """A transform that degrades an image by one of some noises, or with 1 - prob not at all."""
-    steps = [[dict(noise_transform(noise), **options)] for noise in noises]
-    choice = dict(type='mmcv.RandomChoice', transforms=steps)
-    return dict(type='mmcv.RandomApply', transforms=[choice], prob=prob)

@@ -15,7 +15,7 @@ from experiments.robustness.cache import noise_version
 from experiments.robustness.measure import load_arrays, save_arrays
 from experiments.robustness.plan import CLEAN, TASKS, Noise, with_noise
 from experiments.study.jobs import load_model, read_record, write_json
-from experiments.tasks import task_of
+from experiments.tasks import task_of, tested_on
 from mmdenoiserep import __version__
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.stock.config import without_sync_norms
@@ -121,10 +121,7 @@ class Job(NamedTuple):
     def view_config(self, view: View) -> Config:
         """The config whose test set is a view."""
         split, noise = view
-        config = without_sync_norms(Config.fromfile(self.config))
-        if split == 'val':
-            config.test_dataloader = config.val_dataloader
-            config.test_evaluator = config.val_evaluator
+        config = tested_on(without_sync_norms(Config.fromfile(self.config)), split)
         loader = config.test_dataloader
         loader.update(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
         # Each goes in front of what was put in before.

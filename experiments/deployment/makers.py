@@ -15,7 +15,8 @@ from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.hooks import DenoiseRepHook
 from mmdenoiserep.stock.config import without_sync_norms
 
-from .batch_norm import batch_norm, one_of
+from .batch_norm import batch_norm
+from .noises import one_of
 
 Options = Dict[str, Any]
 #: What a maker says of a checkpoint where it left the stock one as it is.

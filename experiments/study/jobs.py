@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 from torch import nn
 
-from experiments.tasks import REID, task_of
+from experiments.tasks import REID, task_of, tested_on
 from mmdenoiserep import calibrate_checkpoint
 from mmdenoiserep.stock.checkpoint import (
     first_of,
@@ -115,8 +115,7 @@ def statistics_file(folder: str, split: str) -> str:
 
 def evaluate(config: Config, checkpoint: str, split: str) -> Dict[str, np.ndarray]:
     """The statistics of each image of a split; see ``collect`` of the task."""
-    if split == 'val':
-        config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
+    config = tested_on(config, split)
     return task_of(config, TASKS).collect(load_model(config, checkpoint), config)
 
 

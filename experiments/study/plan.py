@@ -10,7 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from mmengine.config import Config
 
-from experiments.tasks import check_task, task_of
+from experiments.tasks import check_task, task_of, tested_on
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.stock.files import atomic_write
 
@@ -95,10 +95,7 @@ def read_study(config: Config, root: str) -> Study:
     spec = read_spec(config, KEYS, ('baseline', 'seeds', 'arms', 'extra'))
     base = read_baseline(spec['baseline'], Path(path).parent)
     for split in ('val', 'test'):
-        measured = copy.deepcopy(base)
-        measured.test_dataloader = base[f'{split}_dataloader']
-        measured.test_evaluator = base.get(f'{split}_evaluator')
-        check_task(measured, TASKS)
+        check_task(tested_on(copy.deepcopy(base), split), TASKS)
     metrics = task_of(base, TASKS).METRICS
     study = Study(
         root=root,

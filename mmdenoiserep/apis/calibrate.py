@@ -4,6 +4,7 @@ import os.path as osp
 from typing import NamedTuple, Optional, Tuple, Union
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import get_dist_info, init_dist
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
@@ -18,7 +19,7 @@ from ..network.state_dict import is_fused
 from ..stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
 from ..stock.config import text_of, to_stock_config
 from ..stock.data import unlabelled_loader
-from ..stock.model import build_model, calibration_device
+from ..stock.model import build_model
 from .fuse import FusionReport, check_out, fuse_model, write_with_config
 
 
@@ -122,6 +123,12 @@ def write_unfused(
     config.load_from = osp.abspath(out)
     config_path = write_with_config(out, config, model.state_dict(), dataset_meta, force)
     return CalibrationReport(out, config_path, len(denoisers(model)), num_images)
+
+
+def calibration_device() -> str:
+    """Where calibration runs: the Runner's device, or the CPU where that has no float64 (MPS)."""
+    device = get_device()
+    return 'cpu' if device == 'mps' else device
 
 
 def load_stock_model(config: Config, checkpoint: str) -> Tuple[nn.Module, Optional[dict]]:

@@ -10,11 +10,15 @@ from mmengine.logging import print_log
 from ..calibration import MeasuredReport, calibrate_measured
 from ..calibration.measured import RIDGES
 from ..calibration.which import check_noise_of
-from ..stock.config import is_denoiserep_config, text_of, to_denoiserep_config, to_stock_config
+from ..stock.config import (
+    is_denoiserep_config,
+    listed,
+    text_of,
+    to_denoiserep_config,
+    to_stock_config,
+)
 from ..stock.data import unlabelled_loader
-from ..stock.model import calibration_device
-from ..transforms.degrade import noises_in
-from .calibrate import CalibrationReport, load_stock_model, write_unfused
+from .calibrate import CalibrationReport, calibration_device, load_stock_model, write_unfused
 from .fuse import FusionReport, check_out, fuse_model
 from .pairs import Noise, Pairs
 
@@ -131,7 +135,7 @@ def calibrate_measured_checkpoint(
         ValueError: If the checkpoint does not fit, pairs do not match, or nothing that was tried is
             better than the stock network on images that were held back. Nothing is written then.
     """
-    noise = noises_in(noise)
+    noise = listed(noise)
     check_out(out, checkpoint, config.filename, force)
     if num_images < 1:
         raise ValueError(f'num_images must be at least 1, got {num_images}')

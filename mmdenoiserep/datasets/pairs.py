@@ -11,7 +11,8 @@ from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from torch.utils.data import Dataset
 
 from ..registry import DATASETS
-from ..transforms.degrade import DEGRADE, noise_transform, noises_in, seeded
+from ..stock.config import listed
+from ..transforms.degrade import DEGRADE, noise_transform, seeded
 
 
 @DATASETS.register_module()
@@ -50,7 +51,7 @@ class PairDataset(Dataset):
     ) -> None:
         if bool(noise) == bool(degraded):
             raise ValueError('give either noise or a folder of degraded images')
-        steps = [noise_transform(n) for n in noises_in(noise)] or [
+        steps = [noise_transform(n) for n in listed(noise)] or [
             dict(type='mmdenoiserep.LoadDegraded', folder=degraded)
         ]
         if fresh:

@@ -18,7 +18,7 @@ from ..calibration import calibrate
 from ..conversion import denoisers
 from ..models.initialization import redirect_init_weights
 from ..registry import HOOKS
-from ..stock.config import to_stock_config
+from ..stock.config import listed, to_stock_config
 from ..stock.data import unlabelled_loader
 from ..stock.model import run_backbone
 from ..training.checkpointing import no_lost_gradients
@@ -30,7 +30,7 @@ from ..training.step import (
     require_grad,
     trained_modules,
 )
-from ..transforms.degrade import noise_transform, noises_in
+from ..transforms import noise_transform
 from .measured_training import MeasuredTraining, shared_seed, unwrap
 
 MODES = ('label-aug', 'label-free', 'alternating')
@@ -122,7 +122,7 @@ class DenoiseRepHook(Hook):
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
         self.mode = mode
-        self.noise = noises_in(noise)
+        self.noise = listed(noise)
         self.keep_clean = keep_clean
         self.cut_mix = cut_mix
         self.lambda_ = lambda_

@@ -126,7 +126,7 @@ def to_stock_config(config: Config) -> Config:
     config.custom_hooks = [h for h in config.get('custom_hooks') or [] if not _is_ours(h)]
     imports = config.get('custom_imports')
     if imports:
-        names = [n for n in _listed(imports['imports']) if n.split('.')[0] != 'mmdenoiserep']
+        names = [n for n in listed(imports['imports']) if n.split('.')[0] != 'mmdenoiserep']
         imports['imports'] = names
         if not names:
             config.pop('custom_imports')
@@ -202,7 +202,8 @@ def _dicts(node: Any) -> Iterator[dict]:
             yield from _dicts(value)
 
 
-def _listed(value: Any) -> List[Any]:
+def listed(value: Any) -> List[Any]:
+    """What a config may hold alone, in a list or not at all, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]

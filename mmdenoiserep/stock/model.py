@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
@@ -62,12 +61,6 @@ def preprocess(
         inputs = inputs[:limit]
         data_samples = None if data_samples is None else data_samples[:limit]
     return inputs, data_samples
-
-
-def calibration_device() -> str:
-    """Where calibration runs: the Runner's device, or the CPU where that has no float64 (MPS)."""
-    device = get_device()
-    return 'cpu' if device == 'mps' else device
 
 
 def as_deployed(model: nn.Module, images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import json
 import random
 import warnings
 from contextlib import contextmanager
-from typing import Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Iterator, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -154,11 +154,6 @@ def noise_transform(noise: Union[str, dict]) -> dict:
         raise ValueError(f'noise is given as name:severity, with 1 to 5, got {noise!r}')
     degrade = Degrade(corruption, int(severity or 3))  # refuses
     return dict(type=DEGRADE, corruption=corruption, severity=degrade.severity)
-
-
-def noises_in(noise: Union[str, dict, Sequence[Union[str, dict]]]) -> List[Union[str, dict]]:
-    """Degradations as a list, where one alone may be given."""
-    return [noise] if isinstance(noise, (str, dict)) else list(noise)
 
 
 @contextmanager
