@@ -41,8 +41,8 @@ def insert_denoisers(
         cascade (Cascade, optional): The steps, their schedule and their noise. Defaults to the
             published one.
         loss (str): See :class:`Denoiser`, as for ``reach``. Defaults to 'l1'.
-        depthwise (bool): Whether depthwise convolutions count too. Their denoiser is one number
-            a channel, which rescales the channel but cannot denoise it. Defaults to False.
+        depthwise (bool): Whether depthwise convolutions count too, as with measured noise they do:
+            with the reach of a channel theirs is one number, no denoiser. Defaults to False.
         example (Tensor, optional): An input that the network accepts, for the forward pass that
             finds the order of the layers. By default images of several sizes are tried.
 

@@ -86,11 +86,9 @@ class Denoiser(NoisePredictor):
         width = weight[0].numel() if self.spatial else width
         self.weight = nn.Parameter(weight.new_zeros(groups, width, width))
         # Saved with W_D: at another step the same W_D is another denoiser.
-        schedule = self.schedule
-        numbers = [step, schedule.num_steps, schedule.beta_start, schedule.beta_end, self.factor]
-        self.register_buffer(
-            'diffusion', torch.tensor(numbers, dtype=torch.float32, device=weight.device)
-        )
+        s = self.schedule
+        numbers = torch.tensor([step, s.num_steps, s.beta_start, s.beta_end, self.factor])
+        self.register_buffer('diffusion', numbers.to(weight.device, torch.float32))
         self.cache = WeightCache()
         #: Whether the layer runs with its stock weight for now: it is its own teacher.
         self.bypassed = False
@@ -107,7 +105,7 @@ class Denoiser(NoisePredictor):
 
         For a weight (out, in/groups, ...); the result has its shape and dtype.
         """
-        if self._explicit or self.bypassed:
+        if (self._explicit and self.cache.pinned) or self.bypassed:  # may be left of a broken step
             return weight
         return self.cache.get((weight, self.weight), self.training, lambda: self._fuse(weight))
 
@@ -118,9 +116,9 @@ class Denoiser(NoisePredictor):
         """
         self.show(x)
         tokens = x.numel() // x.shape[self.channel_dim]
-        label_free = self.cache.pinned and not torch.is_grad_enabled() and not self.spatial
-        label_free = label_free and not self.bypassed
-        self._explicit = label_free and 0 < tokens < self.rows
+        label_free = self.cache.pinned and not torch.is_grad_enabled()
+        cheaper = 0 < tokens < self.rows and not (self.spatial or self.bypassed)
+        self._explicit = label_free and cheaper
         if not self._explicit:
             return x
         with torch.autocast(x.device.type, enabled=False):
@@ -170,8 +168,10 @@ class Denoiser(NoisePredictor):
             generator (torch.Generator, optional): Draws tokens and noise.
 
         Returns:
-            Tensor: A scalar in the dtype of W_D; 0 of an empty batch.
+            Tensor: A scalar in the dtype of W_D; 0 of an empty batch. Refuses measured noise.
         """
+        if self.cascade.noise == 'measured':
+            raise ValueError('measured noise is not drawn: train on pairs, by matched_losses')
         with torch.autocast(x.device.type, enabled=False):
             x = sample_tokens(x.detach(), self.channel_dim, max_tokens, generator)
             x = x.to(self.weight.dtype)

@@ -97,7 +97,7 @@ class Cascade:
             same signal-to-noise ratio in every layer. Defaults to 'unit'.
         noise (str): 'gaussian' is the paper's. 'measured' is the difference of a layer's inputs for
             a degraded and for the clean image; one step removes all of it: :math:`A = I - W_D`, at
-            any t. Defaults to 'gaussian'.
+            any t. The steps are then N, N-1, ..., 1 whatever the rest says. Defaults to 'gaussian'.
         last_step (int): Step of the layer that data passes last. Defaults to 1.
         spacing (int): Steps from a layer back to the one before it; with 0 all layers take
             ``last_step``. Defaults to 1: N layers take N, N-1, ..., 1.
@@ -122,8 +122,7 @@ class Cascade:
                 raise ValueError(f'{name} must be one of {values}, got {getattr(self, name)!r}')
         if self.last_step < 1 or self.spacing < 0:
             raise ValueError(
-                'last_step must be at least 1 and spacing at least 0, got '
-                f'{self.last_step} and {self.spacing}'
+                f'last_step is 1 or more, spacing 0 or more: got {self.last_step}, {self.spacing}'
             )
 
     def steps(self, num_layers: int) -> List[int]:
@@ -132,12 +131,13 @@ class Cascade:
         Raises:
             ValueError: If the schedule has fewer.
         """
+        if self.noise == 'measured':
+            return list(range(num_layers, 0, -1))  # of no schedule: the order
         steps = [self.last_step + self.spacing * i for i in reversed(range(num_layers))]
         if steps[0] > self.schedule.num_steps:
             raise ValueError(
-                f'the cascade of {num_layers} layers begins at step {steps[0]}, but the schedule '
-                f'has {self.schedule.num_steps}; narrow `targets`, lower `spacing` or raise '
-                '`num_steps`'
+                f'the cascade of {num_layers} layers begins at step {steps[0]} of a schedule of '
+                f'{self.schedule.num_steps}; narrow `targets`, lower `spacing` or raise `num_steps`'
             )
         return steps
 

@@ -144,7 +144,7 @@ def test_the_cascade_can_be_stretched():
         'conv2': 5,
     }
     for wrong in (dict(last_step=0), dict(spacing=-1)):
-        with pytest.raises(ValueError, match='last_step must be at least 1 and spacing'):
+        with pytest.raises(ValueError, match='last_step is 1 or more, spacing 0 or more'):
             Cascade(**wrong)
 
 

@@ -1,5 +1,6 @@
 """The documentation: its examples run, its commands are the tools', its links lead somewhere."""
 
+import importlib
 import os
 import re
 import runpy
@@ -167,7 +168,7 @@ def test_a_command_is_one_that_we_have(words, monkeypatch):
 def test_the_flag_starts_at_the_zoo_and_ends_where_the_next_command_looks(monkeypatch):
     pytest.importorskip('mmdet')
     monkeypatch.setenv('LOCAL_RANK', '0')  # the tool would set it, for all tests behind this one
-    training = next(words for words in commands(README) if '--denoiserep' in words)
+    training = next(w for w in commands(README) if '--denoiserep' in w and '::' in w[2])
     testing = next(words for words in commands(README) if words[1] == 'tools/test.py')
     config = config_from_arguments(arguments_of(training, monkeypatch))
     assert is_denoiserep_config(config) and config.load_from.startswith('http')
@@ -242,6 +243,10 @@ def test_the_reference_has_all_that_the_package_offers():
     entry = r'^\.\. auto(?:class|function):: mmdenoiserep\.(\w+)$'
     documented = set(re.findall(entry, reference, re.MULTILINE))
     assert documented == set(mmdenoiserep.__all__) - {'__version__'}
+    named = r'^\.\. automodule:: ([\w.]+)\n +:members: (.+)$'
+    for module, members in re.findall(named, reference, re.MULTILINE):
+        for member in members.split(', '):
+            assert hasattr(importlib.import_module(module), member), f'{module}.{member}'
 
 
 def test_the_citation_is_of_this_version():

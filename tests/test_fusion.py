@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
-from toy import denoiserep_backbone, stock_backbone, toy_config
+from toy import ToyBackbone, denoiserep_backbone, stock_backbone, toy_config
 
 from mmdenoiserep import denoisers, fuse_checkpoint, to_stock_config
 from mmdenoiserep.apis import fuse as fusion_module
@@ -209,6 +209,25 @@ def test_a_wrong_fusion_is_caught_by_the_check(config, checkpoint, tmp_path, mon
     fuse = fusion_module.fuse_denoisers
     monkeypatch.setattr(fusion_module, 'fuse_denoisers', wrong)
     refused(config, checkpoint, tmp_path / 'fused.pth', 'explicitly denoised')
+
+
+@MODELS.register_module()
+class OfOneSize(ToyBackbone):
+    """Takes 40×40 pixels, and none of the sizes that are tried."""
+
+    def forward(self, x):
+        assert x.shape[2:] == (40, 40)
+        return super().forward(x)
+
+
+def test_the_check_runs_on_the_example_that_the_config_gives(config, tmp_path):
+    config.model.backbone.module.type = 'OfOneSize'
+    config.model.backbone.example_shape = (1, 3, 40, 40)
+    model = MODELS.build(config.model).eval()
+    for denoiser in denoisers(model).values():
+        torch.nn.init.normal_(denoiser.weight)
+    report = fusion_module.fuse_model(config, model, str(tmp_path / 'fused.pth'))
+    assert report.max_difference < 1e-5
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):

@@ -162,6 +162,89 @@ def test_layers_without_a_nonlinearity_behind_are_found_by_looking(residual):
     assert linear(['0', '1']) == {'0'}
 
 
+@torch.no_grad()
+def test_a_second_branch_beside_a_layer_is_no_stream():
+    """A channel that is constant there (a dead ReLU's) says nothing of what the layer writes."""
+
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.relu = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()
+            self.a, self.b = (nn.Conv2d(6, 6, 3, padding=1, groups=6) for _ in range(2))
+            self.add = nn.Identity()
+
+        def forward(self, x):
+            x = self.relu(self.stem(x))
+            return self.add(F.relu(self.a(x) + self.b(x)))
+
+    torch.manual_seed(0)
+    model = Branches().eval()
+    model.stem.bias[0] = -100
+    assert not look_behind(model, ['stem', 'a', 'b'], torch.zeros(1, 3, 10, 10)).streams
+
+
+class Maps(nn.Module):
+    """A stream that is seen beside the size of its map, and layers that are called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.sized = nn.Conv2d(3, 8, 2, 2), Sized()
+        self.fc1, self.fc2 = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        x, _ = self.sized(input=self.embed(x))
+        return x + self.fc2(input=F.gelu(self.fc1(F.layer_norm(x, (8,)))))
+
+
+class Sized(nn.Module):
+    def forward(self, input):
+        return input.flatten(2).transpose(1, 2), input.shape[2:]
+
+
+@torch.no_grad()
+def test_streams_beside_sizes_and_layers_that_are_called_by_keyword():
+    torch.manual_seed(0)
+    model = insert_denoisers(Maps().eval(), cascade=MEASURED, reach='kernel')
+    assert list(denoisers(model)) == ['embed', 'fc2']
+    streams = look_behind(model, ['fc2'], torch.zeros(1, 3, 10, 10)).streams
+    assert (streams['fc2'].module, streams['fc2'].side) == ('sized', 'output')
+    report = calibrate_measured(model, pairs_of(12), pairs_of(14)[12:])
+    assert report.chosen.error.total(0.5) < report.stock.total(0.5)
+    image = torch.randn(2, 3, 10, 10)
+    expected = model(image)
+    with explicit_denoising(model):
+        assert torch.allclose(model(image), expected, atol=1e-5)
+
+
+def test_depthwise_layers_may_be_chosen_by_name():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4))
+    insert_denoisers(model, ['.*'], cascade=MEASURED, reach='kernel')
+    assert list(denoisers(model)) == ['0', '1']
+
+
+def test_layers_are_in_the_order_of_the_data_whatever_the_steps():
+    """Which mean nothing here: the first layer is found by them."""
+
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first = nn.Conv2d(4, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            return self.last(self.first(x).relu())
+
+    cascade = Cascade(noise='measured', spacing=0, last_step=7)
+    model = insert_denoisers(Backwards(), cascade=cascade, reach='kernel')
+    assert list(denoisers(model)) == ['first', 'last']
+    assert cascade.steps(2000)[0] == 2000  # no schedule runs out
+
+
+def test_measured_noise_is_not_drawn(residual):
+    model = with_denoisers(residual)
+    with pytest.raises(ValueError, match='measured noise is not drawn: train on pairs'):
+        denoisers(model)['conv1'].noise_loss(torch.zeros(2, 6, 10, 10))
+
+
 def pairs_of(count: int, size: int = 10, std: float = 0.3) -> list:
     generator = torch.Generator().manual_seed(1)
     pairs = []
@@ -469,6 +552,23 @@ def test_nothing_worse_than_stock_is_handed_out(residual):
 
 
 @torch.no_grad()
+def test_what_is_not_finite_is_never_chosen(residual, monkeypatch):
+    model = with_denoisers(residual)
+    monkeypatch.setattr(
+        'mmdenoiserep.calibration.measured.output_error',
+        lambda model, modules, *_: overflow(sum(d.weight.abs().sum() for d in modules.values())),
+    )
+    found = []
+
+    def overflow(size):
+        found.append(float(size))
+        return OutputError(1.0 if not size else float('nan') if len(found) < 4 else 0.3, 0.0, 0.0)
+
+    report = calibrate_measured(model, pairs_of(12), pairs_of(14)[12:])
+    first, _, second = (choice.plan.ridge for choice in report.tried[:3])
+    assert report.chosen.plan.ridge == second != first  # with both strengths
+
+
 def test_transport_needs_no_pairs():
     """The map between two Gaussians carries one second moment into the other."""
     torch.manual_seed(0)

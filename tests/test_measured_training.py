@@ -3,6 +3,7 @@
 import argparse
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from mmengine.runner import Runner
 from toy import ToyModel, stock_backbone, toy_config
 
 from mmdenoiserep import calibrate_measured_checkpoint, denoisers
-from mmdenoiserep.apis.measured import to_measured_config
+from mmdenoiserep.apis import to_measured_config
 from mmdenoiserep.apis.pairs import Pairs
 from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.cli import add_runner_arguments, config_from_arguments
@@ -25,6 +26,7 @@ from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.hooks import measured_training
 from mmdenoiserep.training.matched import cut_mix, relative_error
 from mmdenoiserep.transforms import Degrade, LoadDegraded, noise_transform
+from mmdenoiserep.transforms.one_noise import OneNoise
 
 pytest.importorskip('imagecorruptions')
 pytest.importorskip('mmcv')
@@ -242,6 +244,19 @@ def test_images_meet_noises_in_turn(folder):
         assert torch.equal(*images)
 
 
+def test_noise_that_gives_an_image_up_is_refused(folder):
+    """Or the data set would take another image for the degraded one alone."""
+    noise = OneNoise([dict(type='PairDrop')])
+    with pytest.raises(ValueError, match=r'PairDrop.* gives up the image a\.png; noise degrades'):
+        noise(dict(img=np.zeros((8, 8, 3), np.uint8), img_path='a.png'))
+
+
+@TRANSFORMS.register_module()
+class PairDrop:
+    def __call__(self, results: dict) -> None:
+        return None
+
+
 def test_hooks_that_change_a_pipeline_change_that_of_both_images(folder):
     from mmcv.transforms import Compose
 
@@ -319,6 +334,7 @@ def test_what_is_not_fused_trains_further(folder, tmp_path, degraded):
     config = Config.fromfile(report.written.config)
     assert config.train_dataloader.batch_size == (3 if degraded else 4)
     assert config.optim_wrapper.optimizer.type == 'AdamW'
+    assert config.custom_hooks[0].mode == 'label-free'  # as it was solved
     assert config.param_scheduler[0].type == 'LinearLR'
     # Trained for less, as on the command line: the schedule follows, which ends there.
     parser = argparse.ArgumentParser()
@@ -450,6 +466,25 @@ def test_training_starts_from_a_closed_form_that_is_worse_than_stock(folder, tmp
     (weight,) = start.values()
     assert torch.equal(weight[0], torch.eye(weight.shape[1]))
     assert not any(denoiser.weight.any() for denoiser in denoisers(runner.model).values())
+    (log,) = tmp_path.rglob('*.log')
+    assert 'nothing was better than the stock network' in log.read_text()
+
+
+def test_augmentation_that_is_switched_on_later_is_switched_off_again(folder, tmp_path):
+    """MMPretrain's SwitchRecipeHook: what mixes images of a batch would part pairs."""
+    runner = training(tmp_path, folder, 1)
+    preprocessor = runner.model.data_preprocessor
+
+    class Switch(Hook):
+        priority = 'NORMAL'
+
+        def before_train_epoch(self, runner):
+            preprocessor.batch_augments = SimpleNamespace(augments=['Mixup'])
+            preprocessor.noise = 1.0
+
+    runner.register_hook(Switch())
+    runner.train()
+    assert preprocessor.batch_augments is None and preprocessor.noise == 0
 
 
 def test_what_was_judged_is_saved_beside_an_average(folder, tmp_path):

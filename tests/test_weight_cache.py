@@ -146,6 +146,20 @@ def test_a_label_free_step_denoises_the_input_where_there_are_few_tokens(model, 
 
 
 @torch.no_grad()
+def test_a_step_that_is_interrupted_leaves_the_weights_that_fuse(model, monkeypatch):
+    expected = model(X)
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.conv1, 'forward', interrupt, raising=False)
+        with pytest.raises(KeyboardInterrupt), one_weight_per_step(caches(model)):
+            model(X[:1, :, :7, :7])
+    assert torch.allclose(fuse_denoisers(model)(X), expected, atol=1e-6)
+
+
+@torch.no_grad()
 def test_what_the_last_layer_puts_out_is_not_computed_label_free(model, computed):
     """No other denoiser sees it, so the losses are the same."""
     modules, images = denoisers(model), torch.randn(4, 3, 60, 60)

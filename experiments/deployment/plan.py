@@ -10,15 +10,15 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from mmengine.config import Config
 
 from experiments.robustness.plan import CLEAN, TASKS, Noise, read_corruptions
-from experiments.study.plan import check_loop, read_baseline, read_spec, setting_name, write_once
-from experiments.tasks import check_task, task_of
-from mmdenoiserep.apis.measured import set_schedule
-from mmdenoiserep.stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
-from mmdenoiserep.stock.model import build_model
+from experiments.study.jobs import load_model
+from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
+from experiments.tasks import task_of
+from mmdenoiserep.apis.measured_config import set_schedule
+from mmdenoiserep.cli import check_loop
 from mmdenoiserep.transforms.degrade import name_of
 
 from .arms import NOISELESS, WITHOUT_DENOISERS, Arm, read_arm, read_names
-from .check import check_arms, check_noises, check_numbers, read_transfer
+from .check import check_arms, check_data, check_noises, check_numbers, read_transfer
 from .jobs import Job, View
 
 KEYS = (
@@ -166,17 +166,17 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
         )
     base = read_baseline(spec['model'], Path(path).parent)
     base.merge_from_dict(dict(spec.get('extra') or {}))
-    check_task(base, TASKS)
-    check_loop(path, base)
-    weights = weights_of(load_checkpoint_from(spec['checkpoint']), spec['checkpoint'])
-    load_exactly(build_model(base), weights, spec['checkpoint'])  # refuses another model's
+    check_loop(base, path)
+    load_model(base, spec['checkpoint'])  # refuses another model's, and registers data sets
+    check_data(spec['model'], base)
     arms, dials = (
         # None takes one of the base config out.
         {name: read_arm(name, arm) for name, arm in part.items() if arm is not None}
         for part in (spec['arms'], spec.get('dials') or {})
     )
     check_arms(path, arms, dials)
-    check_numbers(path, spec.setdefault('keep_clean', 0.5), spec.setdefault('replicates', 1000))
+    spec = {**dict(keep_clean=0.5, replicates=1000, seed=0), **spec}
+    check_numbers(path, spec)
     each_noise, transfer = spec.get('each_noise'), read_transfer(path, spec.get('transfer'))
     each_noise = list(arms) if each_noise is None else read_names(path, 'each_noise', each_noise)
     for key, names in dict(each_noise=each_noise, transfer=transfer['arms']).items():
@@ -218,6 +218,6 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
         dials=dials,
         transfer=transfer,
         keep_clean=spec['keep_clean'],
-        seed=spec.get('seed', 0),
+        seed=spec['seed'],
         replicates=spec['replicates'],
     )

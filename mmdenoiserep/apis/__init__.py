@@ -2,7 +2,8 @@
 
 from .calibrate import CalibrationReport, calibrate_checkpoint
 from .fuse import FusionReport, fuse_checkpoint
-from .measured import RobustReport, calibrate_measured_checkpoint, to_measured_config
+from .measured import RobustReport, calibrate_measured_checkpoint
+from .measured_config import to_measured_config
 from .verify import explicit_denoising
 
 __all__ = [

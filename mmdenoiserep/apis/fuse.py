@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..conversion import denoisers, fuse_denoisers
 from ..network.state_dict import DENOISER_KEY, is_fused, mark_fused
 from ..stock.checkpoint import first_of, load_checkpoint_file, load_exactly, weights_of
-from ..stock.config import text_of, to_stock_config
+from ..stock.config import denoised_parts, text_of, to_stock_config
 from ..stock.files import check_free, mend_pair, write_pair
 from ..stock.model import build_model
 from ..version import __version__
@@ -116,7 +116,8 @@ def fuse_model(
         ValueError: If a weight is not finite or the check fails. Nothing is written then.
     """
     names = list(denoisers(model))
-    features = explicit_features(model) if check else None
+    shape = next((part.get('example_shape') for part in denoised_parts(config)), None)
+    features = explicit_features(model, shape) if check else None
     fuse_denoisers(model)
     stock_config = to_stock_config(config)
     stock = build_model(stock_config)

@@ -10,22 +10,12 @@ from mmengine.logging import print_log
 from ..calibration import MeasuredReport, calibrate_measured
 from ..calibration.measured import RIDGES
 from ..calibration.which import check_noise_of
-from ..stock.config import (
-    is_denoiserep_config,
-    listed,
-    text_of,
-    to_denoiserep_config,
-    to_stock_config,
-)
+from ..stock.config import is_denoiserep_config, listed, text_of, to_stock_config
 from ..stock.data import unlabelled_loader
 from .calibrate import CalibrationReport, calibration_device, load_stock_model, write_unfused
 from .fuse import FusionReport, check_out, fuse_model
+from .measured_config import set_optimizer, to_measured_config
 from .pairs import Noise, Pairs
-
-#: What output-matched training steps with.
-OPTIMIZER = dict(type='AdamW', lr=1e-4, weight_decay=0.0)
-#: Iterations in which its learning rate rises.
-WARM_UP = 50
 
 
 class RobustReport(NamedTuple):
@@ -36,54 +26,6 @@ class RobustReport(NamedTuple):
 
     def __str__(self) -> str:
         return f'{self.measured}\n{self.written}'
-
-
-def to_measured_config(config: Config, targets: Optional[Sequence[str]] = None) -> Config:
-    """A stock config with denoisers of measured noise in its backbone.
-
-    Raises:
-        ValueError: See :func:`mmdenoiserep.to_denoiserep_config`.
-    """
-    config = to_denoiserep_config(config, targets=targets)
-    config.model.backbone.update(noise='measured', reach='kernel')
-    return config
-
-
-def set_optimizer(config: Config) -> None:
-    """Let a config train denoisers of measured noise as the studies did: AdamW, 1e-4, no decay.
-
-    A stock optimizer is meant for a whole network and diverges. Precision, accumulation and
-    clipping stay as they are.
-    """
-    wrapper = config.get('optim_wrapper') or dict(type='OptimWrapper')
-    kept = {k: v for k, v in wrapper.items() if k not in ('paramwise_cfg', 'constructor')}
-    config.optim_wrapper = dict(kept, optimizer=dict(OPTIMIZER))
-    set_schedule(config)
-
-
-def set_schedule(config: Config) -> None:
-    """Let the learning rate follow :func:`schedule_of`, where that is known."""
-    schedule = schedule_of(config)
-    if schedule:
-        config.param_scheduler = schedule
-
-
-def schedule_of(config: Config) -> Optional[List[dict]]:
-    """Of the learning rate: it rises for 50 iterations and falls to 0 along a cosine, to the end of
-    the config's training. None where that has no length.
-
-    Adam's first steps are of the full rate for each weight, whatever its gradient, and take the
-    closed form, from which training starts, out of its minimum.
-    """
-    loop = config.get('train_cfg') or {}
-    length = loop.get('max_epochs') or loop.get('max_iters')
-    if not length:
-        return None
-    schedule = dict(type='CosineAnnealingLR', T_max=length, by_epoch=bool(loop.get('max_epochs')))
-    if schedule['by_epoch']:
-        schedule['convert_to_iter_based'] = True
-    warm_up = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=WARM_UP)
-    return [warm_up, schedule]
 
 
 def calibrate_measured_checkpoint(
@@ -178,8 +120,9 @@ def calibrate_measured_checkpoint(
     if degraded and images:
         hook.update(_train_on_pairs(config, images, degraded, seed))
     for own in _hooks_of(config, 'DenoiseRepHook'):  # to train further on the same
-        if not own.get('noise'):  # its optimizer is still the stock one
+        if not own.get('noise'):  # its optimizer is still the stock one, and labels were not used
             set_optimizer(config)
+            own['mode'] = 'label-free'
         own.update(hook)
     count = world_size * sum(len(pair.clean) for pair in [*to_solve_on, *held_back])
     return RobustReport(report, write_unfused(config, model, out, dataset_meta, count, force))
@@ -195,7 +138,7 @@ def _train_on_pairs(config: Config, images: str, degraded: str, seed: int) -> di
     for switch in _hooks_of(config, 'YOLOXModeSwitchHook', 'PipelineSwitchHook'):
         config.custom_hooks.remove(switch)  # of the training set's pipeline
     load = dict(type='mmdenoiserep.LoadDegraded', folder=osp.abspath(degraded))
-    return dict(noise=[load], mode='label-free')
+    return dict(noise=[load], mode='label-free')  # there are no labels
 
 
 def _hooks_of(config: Config, *types: str) -> List[dict]:

@@ -119,7 +119,8 @@ class Pairs:
 
 def _pair(batch: Any, model: nn.Module) -> Pair:
     inputs, data_samples = preprocess(model, batch)
-    inputs = as_deployed(model, inputs).cpu()  # all are kept: not in the memory of a GPU
+    # All are kept: not in the memory of a GPU, nor as views of larger images.
+    inputs = as_deployed(model, inputs).contiguous().cpu()
     count = len(inputs) // 2
     return Pair(
         inputs[:count], inputs[count:], None if data_samples is None else data_samples[:count]

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Iterator, List, NamedTuple, cast
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +44,12 @@ def explicit_denoising(model: nn.Module) -> Iterator[None]:
                 del layer.forward
 
 
-def explicit_forward(layer: nn.Module, denoiser: Denoiser, x: Tensor, *args: Any) -> Tensor:
+def explicit_forward(layer: nn.Module, denoiser: Denoiser, *args: Any, **kwargs: Any) -> Tensor:
     """A stock layer behind its denoiser: A x, or with the reach of a kernel A on what each output
     position sees (unfold, A, flattened kernel)."""
+    x, *others = (*args, *kwargs.values())
     if not denoiser.spatial:
-        return type(layer).forward(layer, denoiser.denoise(x), *args)
+        return type(layer).forward(layer, denoiser.denoise(x), *others)
     conv = cast(nn.Conv2d, layer)
     groups, width, _ = denoiser.weight.shape
     batched = x if x.ndim == 4 else x[None]
@@ -62,10 +63,15 @@ def explicit_forward(layer: nn.Module, denoiser: Denoiser, x: Tensor, *args: Any
     return y if x.ndim == 4 else y[0]
 
 
-def explicit_features(model: nn.Module) -> Features:
+def explicit_features(model: nn.Module, shape: Optional[Sequence[int]] = None) -> Features:
     """The features of a model's backbone on two random images, under explicit denoising.
 
     A model whose backbone needs more than the images has a method ``example_samples(count)``.
+
+    Args:
+        model (nn.Module): With denoisers.
+        shape (Sequence[int], optional): Of an input that it takes, (N, C, H, W). By default several
+            are tried.
     """
     generator = torch.Generator().manual_seed(0)
     samples = getattr(model, 'example_samples', lambda count: None)(2)
@@ -75,6 +81,8 @@ def explicit_features(model: nn.Module) -> Features:
         with torch.no_grad(), explicit_denoising(model):
             return Features(inputs, samples, tensors_in(run_backbone(model, inputs, samples)))
 
+    if shape is not None:
+        return run(torch.zeros(*shape))
     return with_example(backbone_of(model), run)
 
 

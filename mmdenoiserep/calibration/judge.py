@@ -1,5 +1,6 @@
 """How far a network's features are from what they are to be, judged at the backbone's output."""
 
+import math
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ..denoiser import Denoiser
 from ..network.bypass import stock_weights
-from ..stock.model import feature_dim, run_backbone, spread, tensors_in
+from ..stock.model import feature_dim, relative, run_backbone, spread, tensors_in
 from .pairs import Pair
 
 
@@ -31,8 +32,9 @@ class OutputError(NamedTuple):
     turned: float
 
     def total(self, keep_clean: float) -> float:
-        """Both, with the share κ of the clean images."""
-        return (1 - keep_clean) * self.degraded + keep_clean * self.clean
+        """Both, with the share κ of the clean images; infinite where features are not finite."""
+        total = (1 - keep_clean) * self.degraded + keep_clean * self.clean
+        return total if math.isfinite(total) else math.inf
 
 
 #: The levels of the stock network's output for the clean images of a pair.
@@ -89,8 +91,7 @@ def output_error(
     total = torch.stack(sums).sum(0)
     all_reduce(total)
     spreads, errors, (turned, positions) = total.split((3, 2, 2))
-    scale = (spreads[0] * spreads[1:]).sqrt().clamp_min(1e-30)
-    degraded, clean = (errors / scale).mean(1).tolist()
+    degraded, clean = relative(errors, spreads[1:], spreads[0]).mean(1).tolist()
     return OutputError(degraded, clean, float((turned / positions).mean()))
 
 

@@ -10,7 +10,7 @@ from ..denoiser import Denoiser
 from ..network.parametrization import PREFIX
 from ..network.streams import Stream
 from ..network.tokens import draw, output_size, take_patches, take_tokens
-from ..stock.model import run_backbone
+from ..stock.model import run_backbone, tensors_in
 from .lockstep import Job, current, run_in_lockstep
 from .pair_moments import PairMoments
 
@@ -154,15 +154,16 @@ class PairPass:
         handles = []
         for name, stream in self.streams.items():
 
-            def keep(_, args, output=None, name=name, side=stream.side):
-                value = args[0] if side == 'input' else output
-                self._seen[current(), name] = value
+            def keep(_, args, kwargs, output=None, name=name, side=stream.side):
+                # Some give the size of a map beside it.
+                value = next(iter((*args, *kwargs.values()))) if side == 'input' else output
+                self._seen[current(), name] = tensors_in(value)[0]
 
             module = self.model.get_submodule(stream.module)
             if stream.side == 'input':
-                handles.append(module.register_forward_pre_hook(keep))
+                handles.append(module.register_forward_pre_hook(keep, with_kwargs=True))
             else:
-                handles.append(module.register_forward_hook(keep))
+                handles.append(module.register_forward_hook(keep, with_kwargs=True))
         return handles
 
     def _at_layer(self, name: str, inputs: List[Tensor], keys: List[Hashable]) -> None:

@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.hub import get_config
 from mmengine.logging import print_log
 
-from ..apis.measured import schedule_of, set_optimizer, set_schedule, to_measured_config
+from ..apis.measured_config import schedule_of, set_optimizer, set_schedule, to_measured_config
 from ..stock.config import (
     is_denoiserep_config,
     to_denoiserep_config,

@@ -31,7 +31,7 @@ from ..training.step import (
     trained_modules,
 )
 from ..transforms import noise_transform
-from .measured_training import MeasuredTraining, shared_seed, unwrap
+from .measured_training import MeasuredTraining, keep_pairs, shared_seed, unwrap
 
 MODES = ('label-aug', 'label-free', 'alternating')
 INITS = ('zero', 'calibrated')
@@ -218,6 +218,8 @@ class DenoiseRepHook(Hook):
         if phase != 'base':
             # The loop has called `model.train()`.
             freeze_base(_unwrapped(runner), heads=phase == 'label-aug')
+        if self._measured is not None:
+            keep_pairs(_unwrapped(runner))  # other hooks switch augmentation (SwitchRecipeHook)
 
     def after_train_iter(
         self,

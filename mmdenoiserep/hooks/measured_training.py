@@ -88,12 +88,7 @@ class MeasuredTraining:
         loop.dataloader = runner.build_dataloader(loader, runner.seed, rank_seeds)
         if hasattr(loop, 'dataloader_iterator'):
             loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
-        # What is drawn for each image alone, behind the pipeline, would part pairs.
-        preprocessor: Any = model.data_preprocessor
-        if hasattr(getattr(preprocessor, 'batch_augments', None), 'augments'):
-            preprocessor.batch_augments = None  # MMPretrain's, which mix images of a batch
-        if hasattr(preprocessor, 'keep_pairs'):
-            preprocessor.keep_pairs()
+        keep_pairs(model)
         self.held_back = pairs.held_back(model)
         untrained = not any(module.weight.any() for module in self.modules.values())
         start: Dict[str, Tensor] = {}
@@ -187,6 +182,11 @@ class MeasuredTraining:
     def restore_best(self, runner: Runner) -> str:
         """Put the best denoisers back and save them as a checkpoint; its path."""
         self._put(self.best[1])
+        if not any(weight.any() for weight in self.best[1].values()):
+            runner.logger.warning(
+                'nothing was better than the stock network on the images that were held back, so '
+                'what is kept is the stock network; train for longer, or at a lower learning rate'
+            )
         if runner.rank == 0:
             self.save_best(runner)
         return self._path(runner)
@@ -216,6 +216,15 @@ class MeasuredTraining:
     @staticmethod
     def _path(runner: Runner) -> str:
         return osp.join(runner.work_dir, 'best.pth')
+
+
+def keep_pairs(model: nn.Module) -> None:
+    """Switch off what is drawn for each image alone, behind the pipeline, and would part pairs."""
+    preprocessor: Any = getattr(model, 'data_preprocessor', None)
+    if hasattr(getattr(preprocessor, 'batch_augments', None), 'augments'):
+        preprocessor.batch_augments = None  # MMPretrain's, which mix images of a batch
+    if hasattr(preprocessor, 'keep_pairs'):
+        preprocessor.keep_pairs()
 
 
 def shared_seed(runner: Runner) -> int:

@@ -113,16 +113,18 @@ def _watch(model: nn.Module, seen: List[_Seen]) -> list:
     handles = []
     for name, module in model.named_modules():
 
-        def before(_, args, name=name):
-            if args and isinstance(args[0], Tensor):
-                seen.append(_Seen(name, 'input', args[0].shape, _tokens(args[0])))
+        def before(_, args, kwargs, name=name):
+            x = next(iter((*args, *kwargs.values())), None)
+            if isinstance(x, Tensor):
+                seen.append(_Seen(name, 'input', x.shape, _tokens(x)))
 
         def after(_, args, output, name=name):
             features = output if isinstance(output, (tuple, list)) else [output]
             tensors = [f for f in features if isinstance(f, Tensor)]
             seen.extend(_Seen(name, 'output', f.shape, _tokens(f)) for f in tensors)
 
-        handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(module.register_forward_hook(after))
     return handles
 
 
@@ -166,13 +168,18 @@ class _Output(NamedTuple):
         """γ (C,) if a feature (K, C) is γ y + β, else None."""
         scale, error, power = self._fit(feature)
         found = (error.sum() / power.sum().clamp_min(1e-30)).sqrt() < TOLERANCE
-        return scale if found and (scale.abs() > TOLERANCE).any() else None
+        written = scale[self._varies].abs() > TOLERANCE
+        return scale if found and written.any() else None
 
     def is_scaled_in(self, feature: Tensor) -> bool:
         """Whether a feature (K, C) is γ y + β in each channel: a ReLU leaves some as they are."""
         _, error, power = self._fit(feature)
-        varies = self.centred.any(0)
-        return bool((error <= TOLERANCE**2 * power).all() and (power > 0)[varies].all())
+        return bool((error <= TOLERANCE**2 * power).all() and (power > 0)[self._varies].all())
+
+    @property
+    def _varies(self) -> Tensor:
+        """The channels that are not constant, (C,)."""
+        return self.centred.any(0)
 
     def _fit(self, feature: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """γ, what γ y + β leaves of a feature and its spread, as sums of squares: each (C,)."""

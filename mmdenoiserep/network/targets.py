@@ -36,7 +36,7 @@ def select_layers(
     if measured and targets is None:
         return _measured_layers(model, example)
     layers = {name: m for name, m in model.named_modules() if is_denoisable(m)}
-    if not depthwise:
+    if not (depthwise or measured):
         layers = {name: m for name, m in layers.items() if not is_depthwise(m)}
     if not layers:
         raise ValueError(f'{type(model).__name__} has no Linear or Conv2d layer to denoise')

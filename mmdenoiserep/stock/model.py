@@ -134,6 +134,11 @@ def spread(feature: Tensor) -> Tensor:
     return (channels - channels.mean(1, keepdim=True)).square().sum()
 
 
+def relative(error: Tensor, spread_a: Tensor, spread_b: Tensor) -> Tensor:
+    """A squared error relative to the amplitudes of both features, by their :func:`spread`."""
+    return error / (spread_a.clamp_min(1e-12).sqrt() * spread_b.clamp_min(1e-12).sqrt())
+
+
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode while the context is open; then each module as it was."""

@@ -24,5 +24,5 @@ def no_lost_gradients() -> Iterator[None]:
             raise ValueError(
                 'activation checkpointing loses gradients of the denoisers, since the base is '
                 'frozen: switch it off (with_cp=False, activation_checkpointing=None), or train '
-                'label-free'
+                'label-free without noise'
             ) from warning

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..denoiser import Denoiser
 from ..network.bypass import stock_weights
 from ..network.weight_cache import one_weight_per_step
-from ..stock.model import run_backbone, spread, tensors_in
+from ..stock.model import relative, run_backbone, spread, tensors_in
 from .step import scaled
 
 
@@ -79,8 +79,7 @@ def relative_error(output: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor
     errors = []
     for a, b in zip(output, target):
         a, b = a.float(), b.float()
-        scale = spread(a).clamp_min(1e-12).sqrt() * spread(b).clamp_min(1e-12).sqrt()
-        errors.append((a - b).square().sum() / scale)
+        errors.append(relative((a - b).square().sum(), spread(a), spread(b)))
     return torch.stack(errors).mean()
 
 

@@ -1,7 +1,7 @@
 """One of several degradations for each image, which leaves no trace in what is drawn behind it."""
 
 import zlib
-from typing import Callable, Optional, Sequence
+from typing import Callable, Sequence
 
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 
@@ -21,16 +21,23 @@ class OneNoise:
 
     Args:
         transforms (Sequence[dict]): Configs.
+
+    Raises:
+        ValueError: On use, if a transform gives an image up.
     """
 
     def __init__(self, transforms: Sequence[dict]) -> None:
         self.transforms = [ROOT_TRANSFORMS.build(transform) for transform in transforms]
 
-    def __call__(self, results: dict) -> Optional[dict]:
-        """Run the image's transform; None where that gives the image up."""
+    def __call__(self, results: dict) -> dict:
+        """Run the image's transform."""
+        name, transform = image_name(results), self.choose(results)
         # By the image as well: nothing may have been drawn between those of a mosaic.
         with seeded(None) as drawn, seeded(f'{drawn} {self._number(results)}'):
-            return self.choose(results)(results)
+            degraded = transform(results)
+        if degraded is None:  # the data set would take another image, on one side of the pair
+            raise ValueError(f'{transform} gives up the image {name}; noise degrades every image')
+        return degraded
 
     def choose(self, results: dict) -> Callable:
         """The transform that an image meets."""
