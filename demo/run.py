@@ -54,6 +54,7 @@ def main() -> None:
     args = parser.parse_args()
     os.chdir(ROOT)
     warnings.simplefilter('ignore')  # of other packages, between the bars
+    noise_transform(NOISE)  # refuses now, and not behind three trainings
     started = time.time()
     make_shapes(OUT / 'data', seed=args.seed)
 

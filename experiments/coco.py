@@ -14,7 +14,10 @@ from torch import nn
 from .tasks import evaluators_of
 
 MAX_DETECTIONS = 100
-REMEDY = 'name them with --cfg-options test_evaluator.ann_file=PATH'
+REMEDY = (
+    "give the evaluator's ann_file: with --cfg-options test_evaluator.ann_file=PATH, or in the "
+    "config of a study's model"
+)
 IN_COCO_FORMAT = f'AP needs annotations in the format of COCO; {REMEDY}'
 #: Recalls at which COCO reads the precision.
 RECALLS = np.linspace(0, 1, 101)

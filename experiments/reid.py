@@ -9,7 +9,23 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch import nn
 
+from .tasks import evaluators_of
+
 RANKS = (1, 5, 10)
+
+
+def check(config: Config) -> None:
+    """Refuse a config with several metrics of re-identification, of which one is measured.
+
+    Raises:
+        ValueError: If there are.
+    """
+    types = [str(evaluator['type']).split('.')[-1] for evaluator in evaluators_of(config)]
+    if types.count('ReIDMetric') != 1:
+        raise ValueError(
+            f'{config.filename}: one ReIDMetric is measured, and test_evaluator has '
+            f'{types.count("ReIDMetric")}; leave the others out'
+        )
 
 
 @torch.no_grad()

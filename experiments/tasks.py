@@ -51,8 +51,12 @@ def check_task(config: Config, tasks: Mapping[str, ModuleType]) -> None:
 
 
 def tested_on(config: Config, split: str) -> Config:
-    """A config whose test set is 'val' or 'test'. Not a copy."""
+    """A config whose test set is 'val' or 'test', in the data set's order. Not a copy."""
     if split == 'val':
         config.test_dataloader = config.val_dataloader
         config.test_evaluator = config.get('val_evaluator')
+    # All checkpoints see the images in one order: their statistics are compared image by image.
+    config.test_dataloader.update(
+        sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False
+    )
     return config

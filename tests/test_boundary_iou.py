@@ -157,3 +157,18 @@ def test_processes_are_merged(tmp_path):
     expected = evaluate(images(5))
     for rank in range(2):
         assert torch.load(tmp_path / f'{rank}.pth', weights_only=False) == expected
+
+
+@pytest.mark.parametrize(
+    ('meta', 'sample', 'message'),
+    [
+        (None, {}, r'test_dataloader\.dataset\.metainfo\.classes'),
+        (dict(classes=CLASSES), dict(pred_sem_seg=dict(sem_seg=1)), 'has no pred_sem_seg.data'),
+        (dict(classes=CLASSES), dict(pred_sem_seg=dict(data=1)), 'has no gt_sem_seg.data'),
+    ],
+)
+def test_data_of_another_package_are_refused(meta, sample, message):
+    metric = BoundaryIoU(iou_metrics=['mIoU'])
+    metric.dataset_meta = meta
+    with pytest.raises(ValueError, match=message):
+        metric.process({}, [sample])

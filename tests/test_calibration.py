@@ -246,6 +246,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
         ([stocks, 'none.pth', 'out.pth'], 'there is no checkpoint none.pth'),
         ([stocks, path, 'out.pth', '--images', 'none'], 'there is no folder none'),
         ([stocks, path, 'out.pth', '--num-images', '0'], 'at least 1'),
+        ([stocks, path, 'out.pth', '--clean', str(tmp_path)], '--clean goes with measured noise'),
         ([config_file, path, 'out.pth', '--targets', 'conv1'], 'has denoisers already'),
         (
             [config_file, path, 'out.pth', '--cfg-options', 'model.backbone.noise=measured'],

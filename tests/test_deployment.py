@@ -1,6 +1,7 @@
 """The study of deployed models: what it refuses, and the tool on a data set of seconds."""
 
 import copy
+import io
 import itertools
 import json
 import shlex
@@ -12,23 +13,29 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from rich.console import Console
 
 from tools import tool
 
 pytest.importorskip('imagecorruptions')
 pytest.importorskip('mmpretrain')
-from experiments.deployment import depth
+from experiments.deployment import depth, results
 from experiments.deployment.arms import read_arm
 from experiments.deployment.batch_norm import batches_of_one_size
+from experiments.deployment.jobs import Job
 from experiments.deployment.makers import make
 from experiments.deployment.plan import read_study
 from experiments.deployment.restore import METHODS, Restore
+from experiments.deployment.run import run_deployment
+from experiments.robustness.plan import CLEAN, Noise
 from experiments.study.plan import read_baseline
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.stock.model import build_model, spread
+from mmdenoiserep.transforms.degrade import name_of
 
 ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / 'configs' / 'study' / 'deployment'
+VIEW = ('test', CLEAN)
 LR = 'optim_wrapper.optimizer.lr'
 # Features by depth are of the first one: three steps of training have something to show there.
 NOISES = ['contrast:2', 'gaussian_noise:3']
@@ -146,7 +153,10 @@ def test_every_arm_is_made_compared_and_kept(folder):
     assert set(depth) == set(ARMS) - {'tv', 'paper', 'label-free'}
     assert len({errors[0] for errors in depth.values()}) == 1 and depth['stock'][0] > 0
     assert depth['matched'][-1] != depth['stock'][-1]
-    assert scores['chosen']['continued'] in ('lr=0.0001', 'lr=0.001')
+    assert set(scores['chosen']) == set(ARMS)
+    for name in ('continued', 'closed form'):  # what is best on clean and noisy validation images
+        found = {setting: np.mean(pair) for setting, pair in scores['validation'][name].items()}
+        assert found[scores['chosen'][name]] == max(found.values())
     # The weights are what the arm says: all of them, statistics alone, or those that fuse.
     before = torch.load('stock.pth')['state_dict']
     changed = {
@@ -200,7 +210,20 @@ def test_every_arm_is_made_compared_and_kept(folder):
         (dict(transfer=dict(arms=[], noises='fog:1')), 'transfer.noises must be a list of names'),
         (dict(noises=['fog:1', 'fog:1']), 'fog:1 is twice in `noises`'),
         (dict(keep_clean=80), 'keep_clean must be 0 to 1, got 80'),
-        (dict(replicates=0), 'replicates must be a positive integer, got 0'),
+        (dict(replicates=0), 'replicates must be an integer from 1, got 0'),
+        (dict(seed='x'), "seed must be an integer from 0, got 'x'"),
+        (
+            dict(arms={**ARMS, 'a': dict(kind='measured', grid=dict(keep_clean=[0.5, 80]))}),
+            r"arm 'a': keep_clean must be in \[0, 1\], got 80",
+        ),
+        (
+            dict(arms={**ARMS, 'a': dict(kind='matched', options=dict(init='zeros'))}),
+            "arm 'a': init must be one of",
+        ),
+        (dict(checkpoint='more.pth'), "more.pth is not of the config: it has 'more'"),
+        (dict(extra={'test_dataloader.dataset.data_prefix': 'x'}), 'test split: the test image x'),
+        (dict(extra={'val_dataloader.dataset.ann_file': 'x'}), 'val split: the images cannot'),
+        (dict(extra={'train_dataloader.dataset.ann_file': 'x'}), 'train split: .* in model.py, by'),
         (
             dict(arms={**ARMS, 'label_free': ARMS['paper'], 'label free': ARMS['paper']}),
             "have one name, 'label_free'",
@@ -226,6 +249,8 @@ def test_every_arm_is_made_compared_and_kept(folder):
 )
 def test_a_study_that_makes_no_sense_is_refused(changes, message, folder):
     torch.save(dict(state_dict=torch.nn.Linear(2, 2).state_dict(), meta={}), 'other.pth')
+    stock = torch.load('stock.pth')['state_dict']
+    torch.save(dict(state_dict={**stock, 'more': torch.zeros(1)}, meta={}), 'more.pth')
     with pytest.raises(ValueError, match=message):
         read_study(load_config(write_study(folder, **changes)), 'out')
 
@@ -236,6 +261,10 @@ def test_a_study_that_makes_no_sense_is_refused(changes, message, folder):
         (dict(kind='magic'), 'kind must be one of'),
         (dict(kind='restore'), "a transform goes with kind 'restore'"),
         (dict(kind='measured', transform=dict(type='x')), "a transform goes with kind 'restore'"),
+        (
+            dict(kind='restore', transform=dict(type='mmengine.Restore', method='nlmeans')),
+            "arm 'a': transform: .*no method 'nlmeans'",
+        ),
         (dict(kind='measured', grid=dict(a=3)), 'must be a list of values'),
         (dict(kind='measured', noises=['rain']), "no corruption 'rain'"),
         (
@@ -286,6 +315,86 @@ def test_what_is_made_anew_and_fails_is_not_taken_for_what_was_there(folder, mon
     assert not job.record()
 
 
+def test_what_is_made_anew_is_measured_anew(folder):
+    study = read_study(load_config(write_study(folder)), 'out', only=['stock'])
+    job = study.job(study.arms['stock'], {}, (), [VIEW])
+    job.run()
+    assert not job.missing()
+    Path(job.robust()).unlink()  # to save space, say
+    assert not job.record() and job.missing() == [VIEW]
+    job._create()
+    assert job.record() and job.missing() == [VIEW]  # of the weights that were there before
+
+
+@pytest.mark.parametrize('field', ['digest', 'kind', 'noises', 'options', 'transform', 'seed'])
+def test_results_are_of_all_that_was_asked_for(field, folder):
+    study = read_study(load_config(write_study(folder)), 'out', only=['stock'])
+    job = study.job(study.arms['stock'], {}, (), [])
+    assert job._replace(folder='elsewhere').fingerprint() == job.fingerprint()
+    assert job._replace(**{field: 'other'}).fingerprint() != job.fingerprint()
+
+
+@pytest.mark.parametrize('what', ['__version__', 'noise_version'])
+def test_results_are_of_the_releases_that_made_them(what, folder, monkeypatch):
+    study = read_study(load_config(write_study(folder)), 'out', only=['stock'])
+    job = study.job(study.arms['stock'], {}, (), [])
+    before = job.fingerprint()
+    monkeypatch.setattr(f'experiments.deployment.jobs.{what}', lambda: 'other')
+    assert job.fingerprint() != before
+
+
+def test_an_arms_figures_are_means_against_stock_under_the_same_noise(folder, monkeypatch):
+    study = read_study(
+        load_config(write_study(folder, each_noise=None)), 'out', only=['closed form', 'mixture']
+    )
+    arm = study.arms['closed form']
+    jobs = {
+        'stock': [study.job(study.arms['stock'], {}, (), [])],
+        'closed form': [study.job(arm, {}, (noise,), []) for noise in NOISES],
+        'mixture': [study.job(study.arms['mixture'], {}, NOISES, [])],
+    }
+    contrast, gaussian, fog = (Noise(*name_of(noise)) for noise in (*NOISES, 'fog:1'))
+    points = {
+        'stock': {CLEAN: 80, contrast: 60, gaussian: 40, fog: 70},
+        'contrast-2': {CLEAN: 78, contrast: 70},
+        'gaussian_noise-3': {CLEAN: 76, gaussian: 50},
+        'mixture': {CLEAN: 79, contrast: 64, gaussian: 48, fog: 65},
+    }
+
+    def score(study, job, view, replicates):
+        (own,) = (points[name] for name in points if name in Path(job.folder).parts)
+        return np.full(1 + replicates, float(own[view[1]]))
+
+    monkeypatch.setattr(results, 'score', score)
+    monkeypatch.setattr(Job, 'record', lambda job: dict(minutes=len(job.noises), note=''))
+    found = results.tested(study, jobs, NOISES)
+    assert {name: arm.clean.mean for name, arm in found.items()} == {
+        'stock': 80,
+        'closed form': 77,
+        'mixture': 79,
+    }
+    own = found['closed form']
+    assert own.clean_change.mean == -3 and own.noisy.mean == 60 and own.minutes == 1
+    assert own.recovered.mean == pytest.approx(100 * 10 / 30)  # 50 → 60 of 80
+    shares = {noise: won.mean for noise, (_, won) in own.noises.items()}
+    assert shares == pytest.approx({NOISES[0]: 50, NOISES[1]: 25})
+    assert found['mixture'].recovered.mean == pytest.approx(100 * 6 / 30)
+    assert found['stock'].recovered is None and found['stock'].noisy.mean == 50
+    further = results.transferred(study, {k: jobs[k] for k in ('stock', 'mixture')}, [fog])
+    assert further['stock'][str(fog)][0] == 70 and further['mixture'][str(fog)][0] == 65
+    assert further['mixture'][str(fog)][1].mean == -50
+
+
+def test_validation_alone_leaves_the_test_images_unread(folder, monkeypatch):
+    opened = []
+    monkeypatch.setattr('experiments.deployment.run.work', lambda *args: opened.extend(args[3]))
+    monkeypatch.setattr('experiments.deployment.run.validated', lambda *args: (1.0, 1.0))
+    config = load_config(write_study(folder))
+    run_deployment(config, 'out', None, 1, False, Console(file=io.StringIO()))
+    assert opened and {view[0] for job in opened for view in job.views} == {'val'}
+    assert 'κ' in json.loads(Path('out/scores.json').read_text())['validation']
+
+
 def test_all_noises_of_the_benchmark_by_one_word(folder):
     study = read_study(load_config(write_study(folder, noises='benchmark')), 'out', only=['paper'])
     assert len(study.noises) == 15 and {'snow:3', 'zoom_blur:3'} < set(study.noises)
@@ -311,10 +420,10 @@ def test_the_studies_of_the_documentation_are_sound(path, tmp_path, monkeypatch)
     config = load_config(str(path))
     if config.model.split('/')[-1].startswith(('yolox', 'rtmdet', 'atss')):
         pytest.importorskip('mmdet')
-        monkeypatch.setattr('experiments.robustness.detection.check', lambda config: None)
     if 'fcn' in config.model:
         pytest.importorskip('mmseg')
     model = build_model(read_baseline(config.model, path.parent))
+    monkeypatch.setattr('experiments.deployment.plan.check_data', lambda *_: None)
     config.checkpoint = str(tmp_path / 'stock.pth')
     torch.save(dict(state_dict=model.state_dict(), meta={}), config.checkpoint)
     study = read_study(config, str(tmp_path))

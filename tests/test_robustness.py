@@ -262,15 +262,16 @@ def write_data(folder: Path) -> None:
     lines, images, annotations = [], [], []
     for i in range(10):
         image = np.full((40, 48, 3), 60, np.uint8)
+        image_id = (3 * i + 5) % 10  # not in the order of the files
         if i < 6:
             x, y = 4 + 2 * i, 5 + i
             image[y : y + 10, x : x + 12] = 160
-            box = dict(id=i + 1, image_id=i, bbox=[x, y, 12, 10], category_id=1)
+            box = dict(id=i + 1, image_id=image_id, bbox=[x, y, 12, 10], category_id=1)
             annotations.append(dict(box, area=120, iscrowd=0))
         cv2.imwrite(str(folder / 'img' / f'{i}.png'), image)
         cv2.imwrite(str(folder / 'ann' / f'{i}.png'), (image[..., 0] == 160).astype(np.uint8))
         lines.append(f'{i}.png {int(i < 6)}')
-        images.append(dict(id=i, file_name=f'{i}.png', height=40, width=48))
+        images.append(dict(id=image_id, file_name=f'{i}.png', height=40, width=48))
     (folder / 'labels.txt').write_text('\n'.join(lines))
     categories = [dict(id=1, name='box')]
     coco = dict(images=images, annotations=annotations, categories=categories)

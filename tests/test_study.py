@@ -17,7 +17,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from experiments import coco
+from experiments import coco, tasks
 from experiments.study import classification, detection, reidentification, segmentation
 from experiments.study.arms import arm_config, read_arm
 from experiments.study.bootstrap import paired_difference, resamples
@@ -261,6 +261,10 @@ STUDY = dict(
 )
 
 
+def option(kind: str, key: str, value: object) -> dict:
+    return dict(kind=kind, options={key: value})
+
+
 def write_study(folder: Path, **changes) -> Path:
     pytest.importorskip('mmpretrain')
     (folder / 'baseline.py').write_text(
@@ -287,7 +291,16 @@ def write_study(folder: Path, **changes) -> Path:
         (dict(arms={'continued': dict(ARM, gird={})}), "arm 'continued': unknown 'gird'"),
         (dict(arms={'continued': dict(ARM, grid={'a.b': 3})}), 'must be a list of values'),
         (dict(arms={'continued': ARM, 'baseline': ARM}), 'like the baseline'),
-        (dict(extra={**EXTRA, 'train_cfg.max_epochs': 2}), 'train_cfg has max_iters and max_epoch'),
+        (dict(extra={**EXTRA, 'train_cfg.max_epochs': 2}), 'counts by max_iters: leave out max_ep'),
+        (dict(replicates=-1), 'replicates must be an integer from 1, got -1'),
+        (
+            dict(arms={'continued': ARM, 'x': option('closed-form', 'calibration.num_image', 1)}),
+            "arm 'x': got an unexpected keyword argument 'num_image'",
+        ),
+        (
+            dict(arms={'continued': ARM, 'x': option('denoiserep', 'custom_hooks.0.lambda_', 2)}),
+            r"arm 'x': .*lambda_ must be in \[0, 1\), got 2",
+        ),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(changes, message, tmp_path):
@@ -323,6 +336,20 @@ def test_test_images_that_chose_the_settings_are_refused(tmp_path):
         file.write('test_dataloader = dict(dataset=dict(split="val"))\n')
     with pytest.raises(ValueError, match='validation and test are the same images'):
         read_study(load_config(str(path)), str(tmp_path))
+
+
+def test_a_baseline_that_starts_from_a_checkpoint_is_refused(tmp_path):
+    path = write_study(tmp_path)
+    with (tmp_path / 'baseline.py').open('a') as file:
+        file.write('load_from = "coco.pth"\n')
+    with pytest.raises(ValueError, match=r"load_from='coco\.pth', and a baseline is trained from"):
+        read_study(load_config(str(path)), str(tmp_path))
+
+
+def test_all_see_the_images_in_one_order():
+    loader = dict(sampler=dict(type='DefaultSampler', shuffle=True), drop_last=True)
+    config = tasks.tested_on(Config(dict(test_dataloader={}, val_dataloader=loader)), 'val')
+    assert not config.test_dataloader.sampler.shuffle and not config.test_dataloader.drop_last
 
 
 def test_unlabelled_images_come_on_top_of_the_training_set(tmp_path):

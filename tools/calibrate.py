@@ -41,11 +41,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--num-images', type=int, help='default: 512, and 256 of measured noise, which costs more'
     )
-    parser.add_argument(
-        *('--images', '--clean'),
-        metavar='FOLDER',
-        help='take images from a folder, not from the training set',
+    folder = parser.add_mutually_exclusive_group()
+    folder.add_argument(
+        '--images', metavar='FOLDER', help='take images from a folder, not from the training set'
     )
+    folder.add_argument('--clean', metavar='FOLDER', help='the same, of measured noise')
     group = parser.add_argument_group('measured noise: from a stock to a robust stock checkpoint')
     add_noise_arguments(group)
     group.add_argument(
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     default = 256 if measured else 512
     shared = dict(
         num_images=default if args.num_images is None else args.num_images,
-        images=args.images,
+        images=args.images or args.clean,
         fuse=args.fuse,
         max_tokens=args.max_tokens,
         seed=args.seed,
@@ -99,9 +99,10 @@ def run(args: argparse.Namespace) -> None:
     )
     own = {name: getattr(args, name) for name in ('keep_clean', 'method', 'images_per_pass')}
     own = {name: value for name, value in own.items() if value is not None}
-    if own and not measured:
+    strange = ['clean'] * bool(args.clean) + list(own)
+    if strange and not measured:
         raise ValueError(
-            f'--{next(iter(own)).replace("_", "-")} goes with measured noise: give --noise, or '
+            f'--{strange[0].replace("_", "-")} goes with measured noise: give --noise, or '
             '--clean and --degraded'
         )
     if measured:

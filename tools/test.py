@@ -64,11 +64,13 @@ def enable_tta(config: Config) -> None:
     tta_model = config.get('tta_model') or TTA_MODELS.get(config.get('default_scope'))
     if tta_model is None:
         raise ValueError(f'--tta needs a tta_model in the config, or a scope of {list(TTA_MODELS)}')
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'pipeline' not in dataset:
+        raise ValueError(f'--tta changes the pipeline of one data set, and {dataset.type} has none')
     pipeline = config.get('tta_pipeline')
     if pipeline is None:
-        dataset = config.test_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
         pipeline = copy.deepcopy(dataset.pipeline)
         last = copy.deepcopy(pipeline[-1])
         if 'Pack' in last.type and 'meta_keys' in last:
@@ -76,7 +78,7 @@ def enable_tta(config: Config) -> None:
         # The image as it is comes first: labels are taken from there.
         flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
         pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [last]])
-    config.test_dataloader.dataset.pipeline = pipeline
+    dataset.pipeline = pipeline
     config.model = ConfigDict(**tta_model, module=config.model)
 
 

@@ -7,10 +7,10 @@ from mmengine.device import get_device
 from mmdenoiserep.cli import (
     add_denoiserep_arguments,
     add_runner_arguments,
-    build_runner,
     config_from_arguments,
     run_tool,
     set_resume,
+    train,
 )
 
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
         config.auto_scale_lr.enable = True
     if args.resume:
         set_resume(config, args.resume)
-    build_runner(config, args.allow_missing).train()
+    train(config, args.allow_missing)
 
 
 def main() -> None:

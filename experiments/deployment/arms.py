@@ -2,8 +2,12 @@
 
 from typing import Any, Dict, List, NamedTuple, Tuple
 
+from mmengine.registry import TRANSFORMS
+
 from experiments.study.arms import combinations, read_grid
 from mmdenoiserep.transforms import noise_transform
+
+from . import restore  # noqa: F401 - registers
 
 #: What each kind of arm does to the checkpoint, and whether it needs labels.
 LABELS = {
@@ -72,7 +76,7 @@ def read_arm(name: str, spec: dict) -> Arm:
 
     Raises:
         ValueError: If it has an unknown key or kind, a grid that is not made of lists, or a noise
-            that is unknown.
+            or a transform that is unknown.
     """
     unknown = sorted(set(spec) - set(KEYS))
     if unknown:
@@ -86,5 +90,10 @@ def read_arm(name: str, spec: dict) -> Arm:
     noises = read_names(f'arm {name!r}', 'noises', spec.get('noises') or [])
     for noise in noises:
         noise_transform(noise)  # refuses
+    if kind == 'restore':
+        try:
+            TRANSFORMS.build(dict(spec['transform']))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f'arm {name!r}: transform: {error}') from error
     parts = {key: dict(spec.get(key) or {}) for key in ('options', 'config', 'transform')}
     return Arm(name, kind, grid=grid, noises=noises, **parts)

@@ -1,12 +1,18 @@
 """What of a study config of a deployed model is refused, before anything is made."""
 
-from typing import Any, Dict, List, Sequence
+import copy
+from typing import Any, Dict, List, Mapping, Sequence
 
-from experiments.study.plan import setting_name
+from mmengine.config import Config
+
+from experiments.robustness.images import build_dataset, read_images
+from experiments.robustness.plan import TASKS
+from experiments.study.plan import check_integer, setting_name
+from experiments.tasks import check_task, tested_on
 from mmdenoiserep.transforms.degrade import name_of
 
 from .arms import Arm, read_names
-from .makers import options_of
+from .makers import check_options, options_of
 
 
 def read_transfer(path: str, value: Any) -> Dict[str, List[str]]:
@@ -21,22 +27,47 @@ def read_transfer(path: str, value: Any) -> Dict[str, List[str]]:
     return {key: read_names(path, f'transfer.{key}', part) for key, part in value.items()}
 
 
-def check_numbers(path: str, keep_clean: Any, replicates: Any) -> None:
+def check_data(path: str, base: Config) -> None:
+    """Look at the data of all splits.
+
+    Args:
+        path (str): The model's config, for messages.
+        base (Config): That config.
+
+    Raises:
+        ValueError: If there are none, or not what measuring needs; with the split.
+    """
+    for split in ('val', 'test', 'train'):
+        config = copy.deepcopy(base)
+        remedy = f'say where they are in {path}, by {split}_dataloader.dataset.data_root'
+        try:
+            if split == 'train':
+                build_dataset(config.train_dataloader, remedy)
+            else:
+                config = tested_on(config, split)
+                check_task(config, TASKS)
+                read_images(config.test_dataloader, remedy)
+        except (OSError, ValueError) as error:
+            raise ValueError(f'{split} split: {error}') from error
+
+
+def check_numbers(path: str, spec: Mapping[str, Any]) -> None:
     """
     Raises:
         ValueError: If they cannot be what they are for.
     """
+    keep_clean = spec['keep_clean']
     if not isinstance(keep_clean, (int, float)) or not 0 <= keep_clean <= 1:
         raise ValueError(f'{path}: keep_clean must be 0 to 1, got {keep_clean!r}')
-    if not isinstance(replicates, int) or replicates < 1:
-        raise ValueError(f'{path}: replicates must be a positive integer, got {replicates!r}')
+    check_integer(path, 'replicates', spec['replicates'], 1)
+    check_integer(path, 'seed', spec['seed'], 0)
 
 
 def check_arms(path: str, arms: Dict[str, Arm], dials: Dict[str, Arm]) -> None:
     """
     Raises:
-        ValueError: If there is no stock, an arm has options that its kind does not know, two
-            settings or two arms share a name or a folder, or a dial has nothing to draw.
+        ValueError: If there is no stock, an arm has options that its kind does not know or take,
+            two settings or two arms share a name or a folder, or a dial has nothing to draw.
     """
     stock = arms.get('stock')
     if stock is None or stock.kind != 'stock' or stock.noises:
@@ -55,6 +86,11 @@ def check_arms(path: str, arms: Dict[str, Arm], dials: Dict[str, Arm]) -> None:
                     f'{path}: arm {arm.name!r} of kind {arm.kind!r} has no option {option!r}; '
                     f'it has {", ".join(sorted(known)) or "none"}'
                 )
+        for values in arm.candidates():
+            try:
+                check_options(arm.kind, arm.split(values)[0])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f'{path}: arm {arm.name!r}: {error}') from error
         settings = [setting_name(values) for values in arm.candidates()]
         if len(set(settings)) < len(settings):
             raise ValueError(f'{path}: two settings of {arm.name!r} have one name: {settings}')

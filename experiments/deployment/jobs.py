@@ -10,6 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.runner import set_random_seed
 
 from experiments.robustness.cache import noise_version
 from experiments.robustness.measure import load_arrays, save_arrays
@@ -78,7 +79,8 @@ class Job(NamedTuple):
     def record(self) -> Dict[str, Any]:
         """What was noted when the checkpoint was made: minutes, threads, a note; or {}."""
         record = read_record(self.folder)
-        return record if record.get('fingerprint') == self.fingerprint() else {}
+        known = record.get('fingerprint') == self.fingerprint() and osp.isfile(self.robust())
+        return record if known else {}
 
     def missing(self) -> List[View]:
         """What is still to evaluate; with no checkpoint, everything."""
@@ -89,7 +91,7 @@ class Job(NamedTuple):
     def run(self) -> None:
         """Do what is missing; complete or not at all, part by part."""
         read_weights_only()  # this is a process of its own
-        torch.manual_seed(self.seed)
+        set_random_seed(self.seed)
         if not self.record():
             self._create()
         views = self.missing()
@@ -101,7 +103,9 @@ class Job(NamedTuple):
         # A folder of its own: the runner writes its config there, under the file's name.
         config.work_dir = osp.join(self.folder, 'training')
         config.randomness = dict(seed=self.seed)
-        Path(self.folder, 'done.json').unlink(missing_ok=True)  # of an earlier config
+        # Of an earlier checkpoint:
+        for path in (Path(self.folder, 'done.json'), *Path(self.folder).glob('*.npz')):
+            path.unlink(missing_ok=True)
         begin = time.perf_counter()
         options = json.loads(self.options)
         out = self.robust()
@@ -123,7 +127,6 @@ class Job(NamedTuple):
         split, noise = view
         config = tested_on(without_sync_norms(Config.fromfile(self.config)), split)
         loader = config.test_dataloader
-        loader.update(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
         # Each goes in front of what was put in before.
         if self.transform != 'null':
             loader.dataset = insert_behind_loading(loader.dataset, json.loads(self.transform))

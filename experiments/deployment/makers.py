@@ -62,6 +62,19 @@ def options_of(kind: str) -> List[str]:
     return names + ['targets'] * (kind in ('measured', 'matched'))
 
 
+def check_options(kind: str, options: Options) -> None:
+    """Look at the values of an arm's options, as far as it goes without its images.
+
+    Raises:
+        TypeError, ValueError: If one is of another type or out of range.
+    """
+    if not 0 <= options.get('keep_clean', 0) <= 1:
+        raise ValueError(f'keep_clean must be in [0, 1], got {options["keep_clean"]}')
+    if OWN_OPTIONS.get(kind) is DenoiseRepHook:
+        own = {name: value for name, value in options.items() if name != 'targets'}
+        DenoiseRepHook(mode='label-free', **own)
+
+
 def _same(config: Config, checkpoint: str, out: str, noises: List[str], options: Options) -> None:
     shutil.copyfile(checkpoint, out)
 

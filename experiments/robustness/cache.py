@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from mmengine.registry import TRANSFORMS
 
+from mmdenoiserep import __version__
 from mmdenoiserep.transforms.degrade import Degrade
 
 
@@ -86,10 +87,10 @@ def write(path: str, data: bytes) -> None:
 
 
 def noise_version() -> str:
-    """The library that makes the noise, with its release."""
+    """What makes the noise: the library's release, and this package's, which seeds it."""
     for name in ('imagecorruptions-imaug', 'imagecorruptions'):
         try:
-            return f'{name} {metadata.version(name)}'
+            return f'{name} {metadata.version(name)}, mmdenoiserep {__version__}'
         except metadata.PackageNotFoundError:
             continue
-    return 'imagecorruptions'
+    return f'imagecorruptions, mmdenoiserep {__version__}'

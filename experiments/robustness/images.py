@@ -4,9 +4,8 @@ import contextlib
 import copy
 import io
 import os.path as osp
-from typing import Sequence
+from typing import List, NamedTuple, Sequence
 
-from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from PIL import Image
@@ -15,25 +14,61 @@ from mmdenoiserep.datasets.pairs import insert_behind_loading
 
 #: The least side that `imagecorruptions` takes, in pixels.
 LEAST_SIDE = 32
+REMEDY = 'say where they are with --cfg-options test_dataloader.dataset.data_root=PATH'
 
 
-def build_dataset(config: Config) -> object:
-    """The clean test set.
+class Images(NamedTuple):
+    """The images of a data set, all of them there and fit to be corrupted.
+
+    Attributes:
+        dataset (Dataset): The clean ones.
+        infos (list[dict]): What it says of each.
+        paths (list[str]): Their files; '' where it does not say.
+        num_bytes (int): Uncompressed.
+    """
+
+    dataset: object
+    infos: List[dict]
+    paths: List[str]
+    num_bytes: int
+
+
+def read_images(loader: dict, remedy: str = REMEDY) -> Images:
+    """Look at all of a loader's images, before any of them is worked with.
+
+    Args:
+        loader (dict): Its config.
+        remedy (str): What to do where they are not found.
+
+    Raises:
+        OSError: If files are missing.
+        ValueError: If there are none, or they cannot be corrupted.
+    """
+    check_loading(loader['dataset'])
+    dataset = build_dataset(loader, remedy)
+    infos = [getattr(dataset, 'get_data_info', lambda _: {})(i) for i in range(len(dataset))]
+    paths = [str(info.get('img_path', '')) for info in infos]
+    num_bytes = check_images(paths, remedy)
+    check_first(loader['dataset'])
+    return Images(dataset, infos, paths, num_bytes)
+
+
+def build_dataset(loader: dict, remedy: str = REMEDY) -> object:
+    """A loader's data set.
 
     Raises:
         FileNotFoundError: If its files are missing.
         ValueError: If it is empty.
     """
-    remedy = 'say where the test data are with --cfg-options test_dataloader.dataset.data_root=PATH'
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # of pycocotools
-            dataset = Runner.build_dataloader(config.test_dataloader).dataset
+            dataset = Runner.build_dataloader(loader).dataset
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
     except (OSError, AssertionError, RuntimeError, ValueError) as error:
-        raise FileNotFoundError(f'the test data cannot be read ({error}); {remedy}') from error
+        raise FileNotFoundError(f'the images cannot be read ({error}); {remedy}') from error
     if not len(dataset):
-        raise ValueError(f'the test set has no images; {remedy}')
+        raise ValueError(f'there are no images to test on; {remedy}')
     return dataset
 
 
@@ -61,7 +96,7 @@ def check_first(dataset: dict) -> None:
         )
 
 
-def check_images(paths: Sequence[str]) -> int:
+def check_images(paths: Sequence[str], remedy: str = REMEDY) -> int:
     """Bytes of all images, three channels of 8 bits, from their headers.
 
     Raises:
@@ -73,10 +108,7 @@ def check_images(paths: Sequence[str]) -> int:
         if not path or '://' in path:
             continue
         if not osp.isfile(path):
-            raise FileNotFoundError(
-                f'the test image {path} is missing; say where the images are with --cfg-options '
-                'test_dataloader.dataset.data_root=PATH'
-            )
+            raise FileNotFoundError(f'the test image {path} is missing; {remedy}')
         with Image.open(path) as image:
             width, height = image.size
         if min(width, height) < LEAST_SIDE:

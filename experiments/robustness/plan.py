@@ -13,7 +13,8 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from experiments.tasks import REID, check_task, evaluators_of, task_of
+from experiments.tasks import REID, check_task, evaluators_of, task_of, tested_on
+from mmdenoiserep import __version__
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.cli.configs import merge
 from mmdenoiserep.datasets.pairs import insert_behind_loading
@@ -29,7 +30,7 @@ from mmdenoiserep.transforms.degrade import BENCHMARK, HOLDOUT, Degrade
 
 from . import classification, detection, reidentification, segmentation
 from .cache import noise_version
-from .images import build_dataset, check_first, check_images, check_loading
+from .images import read_images
 
 #: What is measured; see :func:`experiments.tasks.task_of`.
 TASKS = {
@@ -162,12 +163,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
     # Loads what the scope registers, data sets among it.
     model = build_model(config).eval()
     checkpoints = read_checkpoints(args.checkpoints, model)
-    check_loading(config.test_dataloader.dataset)
-    dataset = build_dataset(config)
-    infos = [getattr(dataset, 'get_data_info', lambda _: {})(i) for i in range(len(dataset))]
-    paths = [str(info.get('img_path', '')) for info in infos]
-    num_bytes = check_images(paths)
-    check_first(config.test_dataloader.dataset)
+    images = read_images(config.test_dataloader)
     root = args.work_dir or osp.join('work_dirs', 'robustness', Path(args.config).stem)
     parts = {key: config.get(key) for key in ('model', 'data_preprocessor', 'test_evaluator')}
     parts['loader'] = {
@@ -175,8 +171,9 @@ def read_plan(args: argparse.Namespace) -> Plan:
         for key, value in config.test_dataloader.items()
         if key not in ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
     }
-    parts['files'] = [stamp(p) for p in (*paths, *label_files(config, infos))]
-    text = json.dumps([parts, infos], sort_keys=True, default=str)
+    parts['files'] = [stamp(p) for p in (*images.paths, *label_files(config, images.infos))]
+    parts['release'] = __version__  # that measures
+    text = json.dumps([parts, images.infos], sort_keys=True, default=str)
     return Plan(
         config=config,
         model=model,
@@ -185,9 +182,9 @@ def read_plan(args: argparse.Namespace) -> Plan:
         severities=severities,
         root=root,
         cache='' if args.no_cache else osp.join(root, 'corrupted'),
-        dataset=dataset,
-        paths=paths,
-        num_bytes=num_bytes,
+        dataset=images.dataset,
+        paths=images.paths,
+        num_bytes=images.num_bytes,
         fingerprint=hashlib.sha256(text.encode()).hexdigest(),
     )
 
@@ -240,11 +237,7 @@ def read_config(path: str, options: Optional[dict]) -> Config:
     task_of(config, TASKS)  # refuses
     if not config.get('test_dataloader'):
         raise ValueError(f'{path} has no test_dataloader, which names the images to test on')
-    config = without_sync_norms(config)
-    # All checkpoints see the images in one order: their statistics are compared image by image.
-    config.test_dataloader.update(
-        sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False
-    )
+    config = tested_on(without_sync_norms(config), 'test')
     check_task(config, TASKS)
     return config
 

@@ -5,9 +5,9 @@ from typing import Dict
 import numpy as np
 
 from experiments import reid
-from experiments.reid import collect, num_images
+from experiments.reid import check, collect, num_images
 
-__all__ = ['METRIC', 'OF_IMAGES', 'collect', 'num_images', 'of_images', 'score']
+__all__ = ['METRIC', 'OF_IMAGES', 'check', 'collect', 'num_images', 'of_images', 'score']
 
 METRIC = 'mAP'
 #: What :func:`of_images` gives.

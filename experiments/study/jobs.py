@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from experiments.tasks import REID, task_of, tested_on
-from mmdenoiserep import calibrate_checkpoint
+from mmdenoiserep import __version__, calibrate_checkpoint
 from mmdenoiserep.stock.checkpoint import (
     first_of,
     load_checkpoint_file,
@@ -59,8 +59,11 @@ class Job(NamedTuple):
     splits: Tuple[str, ...] = ('val',)
 
     def fingerprint(self) -> str:
-        """Of what is asked for, so that no stale result is taken up; not of images or code."""
-        text = Path(self.config).read_text() + f'{self.kind} {self.seed}'
+        """Of what is asked for and of the release that does it: no stale result is taken up.
+
+        Not of images, nor of the code between releases: remove the folder for those.
+        """
+        text = Path(self.config).read_text() + f'{self.kind} {self.seed} {__version__}'
         if self.parent:
             text += read_record(self.parent)['fingerprint']
         return hashlib.sha256(text.encode()).hexdigest()

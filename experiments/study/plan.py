@@ -1,6 +1,7 @@
 """A study as its config states it, and the jobs that it takes."""
 
 import copy
+import inspect
 import json
 import os.path as osp
 import re
@@ -9,9 +10,11 @@ from types import ModuleType
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from mmengine.config import Config
+from mmengine.registry import HOOKS
 
 from experiments.tasks import check_task, task_of, tested_on
-from mmdenoiserep.cli import load_config
+from mmdenoiserep import calibrate_checkpoint
+from mmdenoiserep.cli import check_loop, load_config
 from mmdenoiserep.stock.files import atomic_write
 
 from .arms import Arm, arm_config, check_budget, read_arm
@@ -94,6 +97,12 @@ def read_study(config: Config, root: str) -> Study:
     path = config.filename
     spec = read_spec(config, KEYS, ('baseline', 'seeds', 'arms', 'extra'))
     base = read_baseline(spec['baseline'], Path(path).parent)
+    if base.get('load_from'):
+        raise ValueError(
+            f'{spec["baseline"]} has load_from={base.load_from!r}, and a baseline is trained from '
+            "the beginning; give a backbone's weights by its init_cfg, or study a trained model as "
+            'one that is deployed (docs/study-manual.md)'
+        )
     for split in ('val', 'test'):
         check_task(tested_on(copy.deepcopy(base), split), TASKS)
     metrics = task_of(base, TASKS).METRICS
@@ -111,6 +120,7 @@ def read_study(config: Config, root: str) -> Study:
             name: read_arm(name, arm) for name, arm in (spec.get('ablations') or {}).items()
         },
     )
+    check_integer(path, 'replicates', study.replicates, 1)
     arms, control = study.arms, study.control
     if 'baseline' in {**arms, **study.ablations} or set(arms) & set(study.ablations):
         raise ValueError(f'{path}: an arm is named twice, or like the baseline')
@@ -139,6 +149,15 @@ def read_spec(config: Config, keys: Sequence[str], required: Sequence[str]) -> D
         if not spec.get(key):
             raise ValueError(f'{config.filename}: {key!r} is missing')
     return spec
+
+
+def check_integer(path: str, key: str, value: Any, least: int) -> None:
+    """
+    Raises:
+        ValueError: If it is no integer, or a smaller one.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f'{path}: {key} must be an integer from {least}, got {value!r}')
 
 
 def read_baseline(baseline: str, folder: Path) -> Config:
@@ -177,8 +196,19 @@ def _check_settings(study: Study) -> None:
             raise ValueError(f'arm {arm.name!r}: two of its settings are the same')
         for values in candidates:
             config = arm_config(study.base, arm, study.extra, values)
-            check_loop(arm.name, config)
+            check_loop(config, arm.name)
+            _check_denoising(arm.name, config)
             check_budget(config, arm, reference, study.control)
+
+
+def _check_denoising(name: str, config: Config) -> None:
+    try:
+        inspect.signature(calibrate_checkpoint).bind_partial(**config.get('calibration') or {})
+        for hook in config.get('custom_hooks') or []:
+            if str(hook['type']).endswith('DenoiseRepHook'):
+                HOOKS.build(hook)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'arm {name!r}: {error}') from error
 
 
 def setting_name(values: Dict[str, Any]) -> str:
@@ -188,21 +218,6 @@ def setting_name(values: Dict[str, Any]) -> str:
         text = value if isinstance(value, str) else json.dumps(value)
         parts.append(f'{key.split(".")[-1]}={text}')
     return re.sub(r'[^\w=.,+-]+', '_', ','.join(parts)) or 'as-configured'
-
-
-def check_loop(name: str, config: Config) -> None:
-    """Refuse a training whose length is given twice: `extra` counts iterations, say, and the config
-    that it changes counts epochs.
-
-    Raises:
-        ValueError: With the name of what is to be trained.
-    """
-    loop = config.get('train_cfg') or {}
-    if loop.get('max_iters') and loop.get('max_epochs'):
-        raise ValueError(
-            f'{name}: train_cfg has max_iters and max_epochs; give the one that {loop.get("type")} '
-            'counts'
-        )
 
 
 def write_once(path: str, text: str) -> None:

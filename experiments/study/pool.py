@@ -76,6 +76,11 @@ def run_jobs(
                 places.put(place)
             # By its results: a process may stumble over a library when it is done and exits.
             if job.missing():
+                if (process.exitcode or 0) < 0:
+                    raise RuntimeError(
+                        f'{job.folder} was killed by signal {-process.exitcode}; if the memory was '
+                        f'full, give fewer --workers (see {log})'
+                    )
                 lines = log.read_text(errors='replace').strip().splitlines() or ['no output']
                 raise RuntimeError(f'{job.folder} failed: {lines[-1]} (see {log})')
         done(job)

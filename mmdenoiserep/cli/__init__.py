@@ -14,7 +14,7 @@ from .configs import (
     load_measured_config,
 )
 from .entry import run_tool
-from .runner import build_runner, set_resume
+from .runner import build_runner, check_loop, set_resume, train
 
 __all__ = [
     'add_denoiserep_arguments',
@@ -22,11 +22,13 @@ __all__ = [
     'add_tool_arguments',
     'at_least',
     'build_runner',
+    'check_loop',
     'config_from_arguments',
     'load_config',
     'load_denoiserep_config',
     'load_measured_config',
     'run_tool',
     'set_resume',
+    'train',
     'usable_device',
 ]

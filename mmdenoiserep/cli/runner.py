@@ -6,6 +6,7 @@ import shutil
 from contextlib import suppress
 from typing import Any, List, Optional, Sized
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -51,15 +52,52 @@ def build_runner(config: Config, allow_missing: bool = False) -> Runner:
     try:
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     except Exception:
-        if made and is_main_process():  # what was refused leaves nothing behind
-            shutil.rmtree(made[0], ignore_errors=True)
-            for folder in made[1:]:
-                with suppress(OSError):
-                    os.rmdir(folder)
+        _remove(made)
         raise
     guard = InputGuard(checkpoint, bool(config.get('resume')), allow_missing)
     runner.register_hook(guard, priority='VERY_HIGH')
     return runner
+
+
+def train(config: Config, allow_missing: bool = False) -> None:
+    """Train from a config; what is refused before the first iteration leaves no folder behind.
+
+    Args:
+        config (Config): With a work folder.
+        allow_missing (bool): Whether a checkpoint may lack weights of the model.
+
+    Raises:
+        ValueError: See :func:`check_loop`.
+        FileNotFoundError, OSError: See :func:`build_runner`.
+    """
+    check_loop(config, osp.basename(config.filename or 'the config'))
+    made = _missing_folders(config.work_dir)
+    runner = build_runner(config, allow_missing)
+    guard = next(hook for hook in runner.hooks if isinstance(hook, InputGuard))
+    try:
+        runner.train()
+    except Exception as error:
+        # The log of what the memory ran out in may be of a long calibration.
+        if not guard.trains and not isinstance(error, torch.cuda.OutOfMemoryError):
+            _remove(made or [runner.log_dir])
+        raise
+
+
+def check_loop(config: Config, name: str) -> None:
+    """Refuse a training whose length is given twice: in iterations, say, by what changes a config
+    that counts epochs.
+
+    Raises:
+        ValueError: With the name of what is to be trained.
+    """
+    loop = config.get('train_cfg') or {}
+    if loop.get('max_iters') and loop.get('max_epochs'):
+        by_epoch = 'Epoch' in str(loop['type']) if 'type' in loop else loop.get('by_epoch', True)
+        counted, other = ('max_epochs', 'max_iters') if by_epoch else ('max_iters', 'max_epochs')
+        raise ValueError(
+            f'{name}: train_cfg has max_iters and max_epochs; this config counts by {counted}: '
+            f'leave out {other}'
+        )
 
 
 class InputGuard(Hook):
@@ -77,6 +115,8 @@ class InputGuard(Hook):
         self.resume = resume
         self.allow_missing = allow_missing
 
+        self.trains = False  # after which there is something to keep
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:
         if self.resume:
             _check_state(checkpoint, self.checkpoint)
@@ -84,6 +124,12 @@ class InputGuard(Hook):
 
     def before_train(self, runner: Runner) -> None:
         _check_images(runner.train_dataloader, 'train')
+
+    def before_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        self.trains = True
+
+    def after_train(self, runner: Runner) -> None:
+        self.trains = True  # also where nothing was left to train, of a run that is resumed
 
     def before_val(self, runner: Runner) -> None:
         _check_images(runner.val_dataloader, 'val')
@@ -100,6 +146,15 @@ def _missing_folders(path: str) -> List[str]:
         missing.append(path)
         path = osp.dirname(path)
     return missing
+
+
+def _remove(folders: List[str]) -> None:
+    """Remove the first of some folders, and those around it as far as they are empty then."""
+    if folders and is_main_process():
+        shutil.rmtree(folders[0], ignore_errors=True)
+        for folder in folders[1:]:
+            with suppress(OSError):
+                os.rmdir(folder)
 
 
 def _check_state(checkpoint: Any, path: str) -> None:

@@ -1,7 +1,7 @@
 """Boundary IoU of semantic segmentation, beside the metrics of MMSegmentation."""
 
 import math
-from typing import Dict, List, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -47,6 +47,27 @@ class BoundaryIoU(IoUMetric):
             raise ValueError(f'dilation_ratio must be positive, got {dilation_ratio}')
         super().__init__(**kwargs)
         self.dilation_ratio = dilation_ratio
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """As of :class:`IoUMetric`.
+
+        Raises:
+            ValueError: If the samples or their data set are not MMSegmentation's.
+        """
+        if not (self.dataset_meta or {}).get('classes'):
+            raise ValueError(
+                'Boundary IoU needs the classes of the data set: give '
+                'test_dataloader.dataset.metainfo.classes'
+            )
+        needed = ['pred_sem_seg'] if self.format_only else ['pred_sem_seg', 'gt_sem_seg']
+        for sample in data_samples:
+            for key in needed:
+                if 'data' not in (sample.get(key) or {}):
+                    raise ValueError(
+                        f'a sample has no {key}.data: Boundary IoU is of the label maps of '
+                        "MMSegmentation (default_scope='mmseg')"
+                    )
+        super().process(data_batch, data_samples)
 
     def intersect_and_union(
         self, pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
