@@ -18,6 +18,7 @@ from mmdenoiserep.calibration.judge import OutputError, output_error, stock_outp
 from mmdenoiserep.calibration.lockstep import Job, run_in_lockstep
 from mmdenoiserep.calibration.memory import images_at_once
 from mmdenoiserep.calibration.pair_moments import PairMoments
+from mmdenoiserep.calibration.search import STRENGTHS, Plan, Search
 from mmdenoiserep.network.bypass import stock_weights
 from mmdenoiserep.network.parametrization import attach
 from mmdenoiserep.network.streams import look_behind
@@ -503,24 +504,21 @@ def test_variance_is_restored_where_the_output_says_so(
     assert len(restored) == (2 + 2 if better else 2 + 3)
 
 
-@pytest.mark.parametrize('error, chosen', [(0.1, 0.5), (0.199, 1)])
-@torch.no_grad()
-def test_less_strength_must_be_clearly_better(residual, monkeypatch, error, chosen):
-    strengths = [0]
-
-    def put(modules, solved, strength):
-        strengths.append(strength)
-        for name, weight in solved.items():
-            modules[name].weight.copy_(strength * weight)
-
-    def judged(model, modules, *_):
-        solved = any(d.weight.any() for d in modules.values())
-        return OutputError((error if strengths[-1] == 0.5 else 0.2) if solved else 1.0, 0, 0)
-
-    monkeypatch.setattr('mmdenoiserep.calibration.measured._set', put)
-    monkeypatch.setattr('mmdenoiserep.calibration.measured.output_error', judged)
-    report = calibrate_measured(with_denoisers(residual), pairs_of(4), pairs_of(5)[4:])
-    assert report.chosen.strength == chosen
+@pytest.mark.parametrize(
+    'errors, chosen',
+    [((0.2, 0.19, 0.1), 0.5), ((0.2, 0.198, 0.199), 1), ((0.2, 0.19, 0.188), 0.75)],
+)
+def test_less_strength_must_be_clearly_better(errors, chosen):
+    found = dict(zip(STRENGTHS, errors))
+    search = Search(
+        solve=lambda pairs, plan: {},
+        judge=lambda solved, strength: OutputError(found[strength], 0.0, 0.0),
+        keep_clean=0.0,
+        strengths=STRENGTHS,
+        progress=lambda text: None,
+    )
+    assert search.best_strength(Plan(1, 1, ('a',), False), {}, STRENGTHS).strength == chosen
+    assert len(search.tried) == len(STRENGTHS)
 
 
 def test_variance_that_least_squares_took_is_given_back():

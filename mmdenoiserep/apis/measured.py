@@ -8,7 +8,7 @@ from mmengine.dist import get_dist_info, init_dist
 from mmengine.logging import print_log
 
 from ..calibration import MeasuredReport, calibrate_measured
-from ..calibration.measured import RIDGES
+from ..calibration.search import RIDGES
 from ..calibration.which import check_noise_of
 from ..stock.config import is_denoiserep_config, listed, text_of, to_stock_config
 from ..stock.data import unlabelled_loader

@@ -36,6 +36,9 @@ class OutputError(NamedTuple):
         total = (1 - keep_clean) * self.degraded + keep_clean * self.clean
         return total if math.isfinite(total) else math.inf
 
+    def __str__(self) -> str:
+        return f'output error {self.degraded:.3f} degraded, {self.clean:.3f} clean'
+
 
 #: The levels of the stock network's output for the clean images of a pair.
 Target = List[Tensor]

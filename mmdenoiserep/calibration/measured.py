@@ -5,7 +5,6 @@ from typing import (
     Any,
     Callable,
     Dict,
-    Iterable,
     List,
     NamedTuple,
     Optional,
@@ -26,20 +25,11 @@ from ..stock.model import backbone_inputs, backbone_of
 from .judge import OutputError, output_error, stock_outputs
 from .memory import images_at_once
 from .pairs import Pair, PairPass
+from .search import RIDGES, STRENGTHS, Choice, Plan, Search, Solution
 from .which import denoisers_of
 
-#: Ridges of layers that are solved by their own input, and of those that write to a stream.
-RIDGES = ((0.01, 1.0), (0.1, 3.0))
-#: Strengths η of what was solved, A = I + η (A* − I); the first is preferred.
-STRENGTHS = (1.0, 0.75, 0.5)
-#: What fewer layers, or restored variance, must come to, as a share of the least error so far: all
-#: layers gain more from the images that a trial leaves out. And what less strength must come to: of
-#: what comes out level, full strength wins more back.
-WORTH, WORTH_LESS = 0.98, 0.985
 #: Lines of the table of groups, at most.
 GROUPS = 4
-#: W_D by layer.
-Solution = Dict[str, Tensor]
 
 
 class NothingBetter(ValueError):
@@ -52,36 +42,6 @@ class NothingBetter(ValueError):
     def __init__(self, message: str, solution: Solution) -> None:
         super().__init__(message)
         self.solution = solution
-
-
-class Plan(NamedTuple):
-    """What is solved, and how.
-
-    Attributes:
-        ridge (float): Of layers that are solved by their own input.
-        stream_ridge (float): Of layers that write to a stream.
-        layers (tuple[str]): Those that are solved.
-        restored (bool): Whether the former get back the variance that least squares take.
-    """
-
-    ridge: float
-    stream_ridge: float
-    layers: Tuple[str, ...]
-    restored: bool
-
-
-class Choice(NamedTuple):
-    """A solution, and what it came to on pairs that were held back.
-
-    Attributes:
-        plan (Plan): What was solved.
-        strength (float): η.
-        error (OutputError): What it came to.
-    """
-
-    plan: Plan
-    strength: float
-    error: OutputError
 
 
 class MeasuredReport(NamedTuple):
@@ -201,7 +161,7 @@ def calibrate_measured(
         return output_error(model, modules, held_back, targets)
 
     stock = measure()
-    progress(f'stock: {_spell(stock)}; {len(streams)} of {len(modules)} layers write to a stream')
+    progress(f'stock: {stock}; {len(streams)} of {len(modules)} layers write to a stream')
     count = sum(len(pair.clean) for pair in pairs)
     if images_per_pass is None:
         largest = max(pairs, key=lambda pair: pair.clean[0].numel())
@@ -210,7 +170,6 @@ def calibrate_measured(
         images_per_pass = int(fit)
     if images_per_pass < count:
         progress(f'{images_per_pass} of {count} images in a pass')
-    tried: List[Choice] = []
 
     def solve(some: Sequence[Pair], plan: Plan) -> Solution:
         _reset(modules)
@@ -229,48 +188,24 @@ def calibrate_measured(
         run_passes(solver, some, images_per_pass)
         return {name: modules[name].weight.clone() for name in plan.layers}
 
-    def judge(plan: Plan, solved: Solution, candidates: Iterable[float]) -> Choice:
-        """The best strength; of those about as good the first."""
-        choices = []
-        for strength in candidates:
-            _set(modules, solved, strength)
-            choices.append(Choice(plan, strength, measure()))
-        tried.extend(choices)
-        best = choices[0]
-        for choice in choices[1:]:
-            if total(choice) < WORTH_LESS * total(best):
-                best = choice
-        progress(f'{_spell_plan(plan)}, strength {best.strength:g}: {_spell(best.error)}')
-        return best
-
-    def total(choice: Choice) -> float:
-        return choice.error.total(keep_clean)
-
-    # What is solved, and how, is chosen on some of the images.
-    few = pairs[: max(1, len(pairs) // 4)]
-
-    def trial(plan: Plan) -> Choice:
-        return judge(plan, solve(few, plan), dict.fromkeys((strengths[0], strengths[-1])))
+    def judge(solved: Solution, strength: float) -> OutputError:
+        _set(modules, solved, strength)
+        return measure()
 
     every = tuple(modules)
-    best = min((trial(Plan(*ridge, every, False)) for ridge in ridges), key=total)
     others = [(linear, False)] if linear else []
     if method == 'pairs':  # nothing is shrunk by writers to a stream, and by a stem hardly anything
         others += [(names, True) for names in (linear, every) if set(names[1:]) - set(streams)]
-    for layers, restored in others:
-        if layers == every and best.plan.layers != every:
-            break  # fewer are better
-        other = trial(best.plan._replace(layers=layers, restored=restored))
-        # Amplitude can be had for noise: what is restored must not turn features away, too.
-        turned = restored and other.error.turned > best.error.turned
-        if total(other) < WORTH * total(best) and not turned:
-            best = other
-    solved = solve(pairs, best.plan)
-    chosen = judge(best.plan, solved, strengths)
-    if not total(chosen) < stock.total(keep_clean):
+    search = Search(solve, judge, keep_clean, strengths, progress)
+    # What is solved, and how, is chosen on some of the images.
+    few = pairs[: max(1, len(pairs) // 4)]
+    plan = search.choose(few, [Plan(*ridge, every, False) for ridge in ridges], others)
+    solved = solve(pairs, plan)
+    chosen = search.best_strength(plan, solved, strengths)
+    if not chosen.error.total(keep_clean) < stock.total(keep_clean):
         raise NothingBetter(
             f'nothing that was tried is better than the stock network on held-back images: '
-            f'{_spell(stock)} without, {_spell(chosen.error)} with denoisers',
+            f'{stock} without, {chosen.error} with denoisers',
             {name: chosen.strength * weight for name, weight in solved.items()},
         )
     _reset(modules)
@@ -281,7 +216,7 @@ def calibrate_measured(
         last = i + 1 == len(parts)  # what was chosen
         error = chosen.error if last else measure()
         groups.append((part[-1], len(part), error))
-    return MeasuredReport(stock, chosen, tried, groups)
+    return MeasuredReport(stock, chosen, search.tried, groups)
 
 
 def run_passes(solver: PairPass, pairs: Sequence[Pair], images_per_pass: int) -> None:
@@ -334,13 +269,3 @@ def _groups(names: Sequence[str]) -> List[Sequence[str]]:
     """Consecutive layers of about equal number."""
     size = -(-len(names) // GROUPS)
     return [names[i : i + size] for i in range(0, len(names), size)]
-
-
-def _spell_plan(plan: Plan) -> str:
-    restored = ', variance restored' if plan.restored else ''
-    ridges = f'ridge {plan.ridge:g}, of streams {plan.stream_ridge:g}'
-    return f'{len(plan.layers)} layers, {ridges}{restored}'
-
-
-def _spell(error: OutputError) -> str:
-    return f'output error {error.degraded:.3f} degraded, {error.clean:.3f} clean'
