@@ -217,6 +217,25 @@ def test_streams_beside_sizes_and_layers_that_are_called_by_keyword():
         assert torch.allclose(model(image), expected, atol=1e-5)
 
 
+class Forgetful(nn.Module):
+    """Keeps its skip connection on itself, where passes that run side by side find each other's."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+
+    def forward(self, x):
+        self.skip = self.stem(x).relu()
+        return self.skip.tanh() + self.conv(self.skip).relu() * self.skip
+
+
+def test_a_network_that_keeps_features_on_itself_is_refused():
+    model = insert_denoisers(Forgetful().eval(), cascade=MEASURED, reach='kernel')
+    with pytest.raises(ValueError, match='Forgetful keeps features on itself while it runs'):
+        calibrate_measured(model, pairs_of(4), pairs_of(5)[4:])
+    assert not any(d.weight.any() for d in denoisers(model).values())
+
+
 def test_depthwise_layers_may_be_chosen_by_name():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4))
     insert_denoisers(model, ['.*'], cascade=MEASURED, reach='kernel')

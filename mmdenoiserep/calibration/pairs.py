@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..conversion import denoisers
 from ..denoiser import Denoiser
+from ..network.bypass import stock_weights
 from ..network.parametrization import PREFIX
 from ..network.streams import Stream
 from ..network.tokens import draw, output_size, take_patches, take_tokens
@@ -24,6 +25,8 @@ LEAST_TOKENS = 2**15
 GROWTH = 1.25
 #: Directions of a weight below this share of its largest are not used to write by.
 RANK = 1e-4
+#: What two runs of a network on the same images may differ by, as a share of the largest feature.
+APART = 1e-3
 
 
 class Pair(NamedTuple):
@@ -113,7 +116,8 @@ class PairPass:
                 when the images have grown by a quarter, and at the end. Defaults to False.
 
         Raises:
-            ValueError: If features are not finite, or images take different paths.
+            ValueError: If features are not finite, images take different paths, or the network
+                keeps features on itself.
         """
         self._keep = more or bool(self._moments)
         self._num_images = sum(len(pair.clean) for pair in pairs)
@@ -124,7 +128,7 @@ class PairPass:
         jobs: List[Job] = []
         self._batches: List[_Batch] = []
         for pair in pairs:
-            jobs.append(self._job(pair.clean, pair, bypass=True))
+            jobs.append(self._job(pair.clean, pair, bypass=True, first=not jobs))
             teacher, students = len(jobs) - 1, []
             sides = [(pair.degraded, 1 - self.keep_clean), (pair.clean, self.keep_clean)]
             if self.method == 'transport':  # in which clean images have no share
@@ -136,19 +140,37 @@ class PairPass:
             self._batches.append(_Batch(teacher, tuple(students), len(pair.clean)))
         handles = self._watch_streams()
         try:
-            run_in_lockstep(self.modules, jobs, self._at_layer)
+            outputs = run_in_lockstep(self.modules, jobs, self._at_layer)
             for moments in self._moments.values():
                 moments.flush()  # or each layer would keep some tokens to the next pass
         finally:
             self._seen.clear()
             for handle in handles:
                 handle.remove()
+        if self._images == self._num_images:  # the first pass
+            self._check_apart(pairs[0], outputs[0])
 
-    def _job(self, inputs: Tensor, pair: Pair, bypass: bool) -> Job:
-        def run() -> None:
-            run_backbone(self.model, inputs, pair.data_samples)
+    def _job(self, inputs: Tensor, pair: Pair, bypass: bool, first: bool = False) -> Job:
+        def run() -> Optional[List[Tensor]]:
+            output = run_backbone(self.model, inputs, pair.data_samples)
+            return tensors_in(output) if first else None
 
         return Job(run, bypass)
+
+    def _check_apart(self, pair: Pair, found: List[Tensor]) -> None:
+        """Refuse a network in which passes that ran side by side were not apart.
+
+        Raises:
+            ValueError: If what the teacher put out is not what it puts out alone.
+        """
+        with stock_weights(self.modules):
+            alone = tensors_in(run_backbone(self.model, pair.clean, pair.data_samples))
+        for a, b in zip(found, alone):
+            if (a - b).abs().max() > APART * b.abs().max():
+                raise ValueError(
+                    f'{type(self.model).__name__} keeps features on itself while it runs, where '
+                    "those of several images mix; train from the stock weights (init='zero')"
+                )
 
     def _watch_streams(self) -> list:
         handles = []
