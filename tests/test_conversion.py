@@ -200,6 +200,8 @@ def test_a_weight_that_is_not_finite_leaves_the_model_as_it_was():
         fuse_denoisers(model)
     assert len(denoisers(model)) == 2
     assert list(model.state_dict()) == list(state)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value.nan_to_num(7), state[key].nan_to_num(7)), key
 
 
 @pytest.mark.parametrize('load', [nn.Module.load_state_dict, load_state_dict])

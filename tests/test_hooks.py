@@ -216,11 +216,17 @@ def test_noise_losses_reach_the_visualization_backends(tmp_path):
     assert 'loss_denoise' in logged
 
 
-def test_gradient_accumulation(tmp_path):
+def test_gradient_accumulation(tmp_path, monkeypatch):
     config = toy_config(tmp_path, epochs=1)
     config.optim_wrapper.accumulative_counts = 2
+    steps = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, 'step', lambda self, *args: steps.append(1) or step(self, *args)
+    )
     begin, end = state_after(config)
     assert not torch.equal(begin[f'backbone.conv1{OWN}'], end[f'backbone.conv1{OWN}'])
+    assert len(steps) == 2  # of four iterations
 
 
 @pytest.mark.parametrize('mode', ['label-aug', 'label-free'])

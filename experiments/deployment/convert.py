@@ -19,9 +19,10 @@ from typing import Dict, Sequence
 import torch
 from torch import Tensor, nn
 
-from mmdenoiserep.cli import load_config
-from mmdenoiserep.stock.files import atomic_write
+from mmdenoiserep.cli import add_tool_arguments, load_config, run_tool
+from mmdenoiserep.stock.files import atomic_write, check_free
 from mmdenoiserep.stock.model import build_model
+from mmdenoiserep.stock.reader import read_checkpoint
 
 
 def converted(
@@ -51,7 +52,22 @@ def converted(
     return dict(zip(own, kept.values()))
 
 
-def main() -> None:
+def published_weights(path: str) -> Dict[str, Tensor]:
+    """The state dict in a published file, without what such files wrap it in.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds none.
+    """
+    content = read_checkpoint(path)
+    for wrapper in ('state_dict', 'model'):
+        content = content.get(wrapper, content) if isinstance(content, dict) else {}
+    if not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f'{path} is no state dict, bare or as its state_dict or model')
+    return content
+
+
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,11 +75,20 @@ def main() -> None:
     parser.add_argument('published', help='the published file')
     parser.add_argument('out', help='the checkpoint to write')
     parser.add_argument('--drop', nargs='+', default=[], help='modules that are left out')
-    args = parser.parse_args()
+    add_tool_arguments(parser)
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    check_free([args.out], force=True, inputs={args.published: 'published file'})
     model = build_model(load_config(args.config))
-    published = torch.load(args.published, map_location='cpu', weights_only=True)
+    state = converted(published_weights(args.published), model, args.drop)
     with atomic_write(args.out) as file:
-        torch.save(dict(state_dict=converted(published, model, args.drop)), file)
+        torch.save(dict(state_dict=state), file)
+
+
+def main() -> None:
+    run_tool(parse_args, run)
 
 
 if __name__ == '__main__':

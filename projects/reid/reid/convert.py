@@ -67,6 +67,8 @@ def convert_checkpoint(
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     if class_order not in (None, *CLASS_ORDERS):
         raise ValueError(f'class_order must be one of {CLASS_ORDERS}, got {class_order!r}')
+    if os.path.realpath(out) == os.path.realpath(path):
+        raise ValueError(f'{out} is the published file itself; give another to write')
     model = MODELS.build(config.model)
     if not isinstance(getattr(model, 'backbone', None), ReIDViT):
         raise ValueError('the config has no ReIDViT; give the config of a baseline')
