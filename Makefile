@@ -41,7 +41,7 @@ demo: $(READY_DEMO) ## set up .venv and run the demo
 test: $(READY_TEST) ## set up .venv and run all tests
 	$(run) -m pytest
 
-test-slow: $(READY_TEST) ## only the tests that train
+test-slow: $(READY_TEST) ## only the tests that take long, most by training
 	$(run) -m pytest -m slow
 
 test-gpu: $(READY_TEST) ## what needs a GPU: CUDA, --amp, two GPUs where there are two; skips without

@@ -213,3 +213,20 @@ def test_labels_are_of_the_image_that_is_not_flipped():
     enable_tta(config)
     flips, _ = config.test_dataloader.dataset.pipeline[-1].transforms
     assert [flip.prob for flip in flips] == [0, 1]
+
+
+def test_augmentation_at_test_time_goes_where_the_pipeline_is():
+    enable_tta = runpy.run_path(str(TOOLS / 'test.py'))['enable_tta']
+    inner = dict(type='A', pipeline=[dict(type='Load'), dict(type='PackInputs')])
+    model = dict(type='B')
+
+    def config_of(dataset: dict) -> Config:
+        return Config(dict(default_scope='mmpretrain', model=model, test_dataloader=dataset))
+
+    config = config_of(dict(dataset=dict(type='RepeatDataset', times=1, dataset=inner)))
+    enable_tta(config)
+    wrapped = config.test_dataloader.dataset
+    assert 'pipeline' not in wrapped and wrapped.dataset.pipeline[-1].type == 'TestTimeAug'
+    assert config.model.type == 'AverageClsScoreTTA' and config.model.module == model
+    with pytest.raises(ValueError, match='of one data set, and ConcatDataset has none'):
+        enable_tta(config_of(dict(dataset=dict(type='ConcatDataset', datasets=[inner, inner]))))
