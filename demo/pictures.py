@@ -1,9 +1,8 @@
 """Pictures of what the demo did."""
 
-import copy
 import json
 from pathlib import Path
-from typing import List
+from typing import Dict, List, Optional, Tuple
 
 import matplotlib
 
@@ -12,8 +11,10 @@ import matplotlib.pyplot as plt
 import mmcv
 import numpy as np
 import torch
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
 from torch import nn
 
@@ -70,34 +71,61 @@ def draw_predictions(model: nn.Module, config: Config, out: Path, num_images: in
     mmcv.imwrite(np.concatenate(rows)[..., ::-1], str(out))
 
 
-def draw_noisy(models: List[nn.Module], config: Config, out: Path, num_images: int = 3) -> None:
-    """Draw what models find on the noisy validation images with the most objects, side by side.
+def draw_noisy(panels: Dict[str, Tuple[nn.Module, Config]], out: Path, num_images: int = 3) -> None:
+    """Draw what models find on the validation images with the most objects, side by side.
+
+    A box is green where it is of an object's class and overlaps it by half at least (each object
+    counts once), else red. Objects that are missed have a dotted box.
 
     Args:
-        models (list[nn.Module]): Trained detectors, a column each.
-        config (Config): Its ``val_dataloader`` gives the noisy images.
+        panels (dict[str, tuple[nn.Module, Config]]): By title: a trained detector, and a config
+            whose ``val_dataloader`` gives the images.
         out (Path): The picture to write.
-        num_images (int): Rows. Defaults to 3.
+        num_images (int): Rows. Defaults to 2.
     """
-    loader = Runner.build_dataloader(
-        dict(config.val_dataloader, num_workers=0, persistent_workers=False)
-    )
-    visualizer = Visualizer.get_current_instance()
-    visualizer.dataset_meta = loader.dataset.metainfo
-    visualizer.alpha = 0.3
-    data = loader.dataset
-    busiest = sorted(range(len(data)), key=lambda i: -len(data.get_data_info(i)['instances']))
-    rows = []
-    for index in busiest[:num_images]:
-        batch = loader.collate_fn([data[index]])
-        image = batch['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1]
-        panels = []
-        for model in models:
+    size = (3 * len(panels), 3.2 * num_images)
+    figure, grid = plt.subplots(num_images, len(panels), figsize=size, layout='constrained')
+    for column, (title, (model, config)) in zip(grid.T, panels.items()):
+        loader = Runner.build_dataloader(
+            dict(config.val_dataloader, num_workers=0, persistent_workers=False)
+        )
+        data = loader.dataset
+        busiest = sorted(range(len(data)), key=lambda i: -len(data.get_data_info(i)['instances']))
+        for axes, index in zip(column, busiest):
+            batch = loader.collate_fn([data[index]])
+            axes.imshow(batch['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1])
             with torch.no_grad():
-                sample = model.test_step(copy.deepcopy(batch))[0].cpu()
-            visualizer.add_datasample(
-                '', np.ascontiguousarray(image), sample, draw_gt=False, pred_score_thr=0.3
-            )
-            panels.append(mmcv.imrescale(visualizer.get_image(), 3.0))
-        rows.append(np.concatenate(panels, axis=1))
-    mmcv.imwrite(np.concatenate(rows)[..., ::-1], str(out))
+                sample = model.test_step(batch)[0].cpu()
+            found = sample.pred_instances[sample.pred_instances.scores > 0.3]
+            truth = sample.gt_instances
+            partners = match(found, truth)
+            for box, partner in zip(found.bboxes, partners):
+                outline(axes, box, 'red' if partner is None else 'lime')
+            missed = set(range(len(truth))) - set(partners)
+            for i in missed:
+                outline(axes, truth.bboxes[i], 'white', linestyle=':')
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(f'{title}: {len(truth) - len(missed)} of {len(truth)}', fontsize=9)
+    figure.suptitle('green: found, red: wrong or twice, dotted: missed', fontsize=9)
+    figure.savefig(out, dpi=100, pil_kwargs=dict(quality=85))
+    plt.close(figure)
+
+
+def match(found: InstanceData, truth: InstanceData) -> List[Optional[int]]:
+    """The object that each box is of, or None; the box with the highest score comes first."""
+    overlaps = bbox_overlaps(found.bboxes, truth.bboxes)
+    overlaps[found.labels[:, None] != truth.labels] = 0
+    partners: List[Optional[int]] = [None] * len(found)
+    for i in found.scores.argsort(descending=True).tolist():
+        free = [j for j in range(len(truth)) if j not in partners and overlaps[i, j] >= 0.5]
+        if free:
+            partners[i] = max(free, key=lambda j: overlaps[i, j])
+    return partners
+
+
+def outline(axes: plt.Axes, box: torch.Tensor, color: str, **style) -> None:
+    """Draw a box (x1, y1, x2, y2)."""
+    x1, y1, x2, y2 = box.tolist()
+    axes.add_patch(
+        plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=color, linewidth=2, **style)
+    )

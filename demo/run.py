@@ -80,11 +80,17 @@ def main() -> None:
     ]
     with only_progress():
         draw_predictions(rows[-1].model, stock, OUT / 'predictions.png')
-        draw_noisy([row.model for row in noisy], noisy_config(), OUT / 'noisy.png')
+        stock_model, robust_model = (row.model for row in noisy)
+        panels = {
+            'stock, clean image': (stock_model, Config.fromfile(BASELINE)),
+            'stock, noisy image': (stock_model, noisy_config()),
+            'robust, noisy image': (robust_model, noisy_config()),
+        }
+        draw_noisy(panels, OUT / 'noisy.jpg')
     CONSOLE.print(table(rows, latencies([row.model for row in rows])))
     CONSOLE.print(robust_table(clean, noisy))
     CONSOLE.print(
-        f'Pictures: {OUT}/noisy.png (stock, robust), {OUT}/predictions.png, '
+        f'Pictures: {OUT}/noisy.jpg (stock, robust), {OUT}/predictions.png, '
         f'{OUT}/noise_loss_label-*.png. {(time.time() - started) / 60:.0f} minutes.'
     )
 
