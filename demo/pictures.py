@@ -71,7 +71,7 @@ def draw_predictions(model: nn.Module, config: Config, out: Path, num_images: in
     mmcv.imwrite(np.concatenate(rows)[..., ::-1], str(out))
 
 
-def draw_noisy(panels: Dict[str, Tuple[nn.Module, Config]], out: Path, num_images: int = 3) -> None:
+def draw_noisy(panels: Dict[str, Tuple[nn.Module, Config]], out: Path, num_images: int = 2) -> None:
     """Draw what models find on the validation images with the most objects, side by side.
 
     A box is green where it is of an object's class and overlaps it by half at least (each object
