@@ -141,9 +141,10 @@ def arguments_of(words: List[str], monkeypatch):
 # is carried out. `make TARGET` is given to make as `make -n TARGET`, which prints what it would do.
 # The arguments of `python tools/NAME.py` are given to the tool's own parser, which refuses what the
 # tool would refuse; a config that is named must exist, unless it is the reader's (CONFIG, my_*) or
-# what an earlier command writes (work_dirs/). A command of another kind fails: it wants a rule.
+# what an earlier command writes (work_dirs/). A shell script is run with a `python` that but says
+# how it was started. A command of another kind fails: it wants a rule.
 @pytest.mark.parametrize('words', ALL_COMMANDS)
-def test_a_command_is_one_that_we_have(words, monkeypatch):
+def test_a_command_is_one_that_we_have(words, monkeypatch, tmp_path):
     if '--noise' in words:  # named noise, which the tools refuse where they cannot make it
         pytest.importorskip('imagecorruptions')
     if words[0] == 'make':
@@ -154,6 +155,15 @@ def test_a_command_is_one_that_we_have(words, monkeypatch):
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return
+    if words[0].endswith('.sh'):  # what it would start
+        for name in ('python', 'srun'):
+            (tmp_path / name).write_text('#!/bin/sh\necho "$@"\n')
+            (tmp_path / name).chmod(0o755)
+        env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
+        done = subprocess.run(['bash', *words], cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        started = done.stdout.split()
+        words = ['python', *started[next(i for i, w in enumerate(started) if w.endswith('.py')) :]]
     assert words[0] == 'python' and re.fullmatch(r'tools/\w+\.py', words[1]), 'a rule is missing'
     config = arguments_of(words, monkeypatch).config
     if config == 'CONFIG' or config.startswith('work_dirs/') or 'my_' in config:
