@@ -68,7 +68,7 @@ def build_dataset(loader: dict, remedy: str = REMEDY) -> object:
     except (OSError, AssertionError, RuntimeError, ValueError) as error:
         raise FileNotFoundError(f'the images cannot be read ({error}); {remedy}') from error
     if not len(dataset):
-        raise ValueError(f'there are no images to test on; {remedy}')
+        raise ValueError(f'the data set has no images; {remedy}')
     return dataset
 
 

@@ -9,6 +9,7 @@ from ..conversion import denoisers
 from ..denoiser import Denoiser
 from ..network.bypass import stock_weights
 from ..network.parametrization import PREFIX
+from ..network.probe import first_input
 from ..network.streams import Stream
 from ..network.tokens import draw, output_size, take_patches, take_tokens
 from ..stock.model import run_backbone, tensors_in
@@ -178,7 +179,7 @@ class PairPass:
 
             def keep(_, args, kwargs, output=None, name=name, side=stream.side):
                 # Some give the size of a map beside it.
-                value = next(iter((*args, *kwargs.values()))) if side == 'input' else output
+                value = first_input(args, kwargs) if side == 'input' else output
                 self._seen[current(), name] = tensors_in(value)[0]
 
             module = self.model.get_submodule(stream.module)

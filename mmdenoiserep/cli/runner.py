@@ -114,7 +114,6 @@ class InputGuard(Hook):
         self.checkpoint = checkpoint or 'the latest checkpoint of the work folder'
         self.resume = resume
         self.allow_missing = allow_missing
-
         self.trains = False  # after which there is something to keep
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:

@@ -1,7 +1,7 @@
 """The order in which data passes a network's layers, observed in one forward pass."""
 
 import copy
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
 import torch
 from torch import Tensor, nn
@@ -111,9 +111,14 @@ def default_examples(model: nn.Module) -> Iterator[Tensor]:
             yield torch.zeros(1, count, height, width)
 
 
+def first_input(args: tuple, kwargs: dict) -> Any:
+    """What a module is called with first, by position or by keyword; None if with nothing."""
+    return next(iter((*args, *kwargs.values())), None)
+
+
 def _recorder(calls: Dict[str, Call], name: str, example: Tensor):
     def hook(module, args, kwargs):
-        x = args[0] if args else next(iter(kwargs.values()))
+        x = first_input(args, kwargs)
         same = x.shape == example.shape and x.data_ptr() == example.data_ptr()
         calls.setdefault(name, Call(len(calls), same))
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import channel_dim_of
-from .probe import scratch_copy, with_example
+from .probe import first_input, scratch_copy, with_example
 from .tokens import draw, take_tokens
 
 #: Positions in which features are compared: a sum that holds there holds everywhere.
@@ -114,7 +114,7 @@ def _watch(model: nn.Module, seen: List[_Seen]) -> list:
     for name, module in model.named_modules():
 
         def before(_, args, kwargs, name=name):
-            x = next(iter((*args, *kwargs.values())), None)
+            x = first_input(args, kwargs)
             if isinstance(x, Tensor):
                 seen.append(_Seen(name, 'input', x.shape, _tokens(x)))
 
