@@ -10,6 +10,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
+from rich.console import Console
 from torch import nn
 
 from experiments import coco
@@ -34,9 +36,10 @@ from experiments.robustness import (
 )
 from experiments.robustness.plan import CLEAN, Noise
 from experiments.robustness.progress import Meter
-from experiments.robustness.summary import share, summarize
+from experiments.robustness.report import on_console, table
+from experiments.robustness.summary import Cell, share, summarize
 from experiments.study import segmentation as study_segmentation
-from experiments.study.bootstrap import resamples
+from experiments.study.bootstrap import Difference, resamples
 
 pytest.importorskip('imagecorruptions')
 from experiments.robustness.cache import CachedDegrade
@@ -425,6 +428,26 @@ EXPECTED = dict(
     reid=(100, 66.7, 66.7, 100),
 )
 IMAGES = dict(dict.fromkeys(EXPECTED, 10), reid=8)
+
+
+@pytest.mark.parametrize('count', [2, 6])
+def test_no_figure_is_cut_off_on_the_console(count):
+    names = ['a_stock_model', *(f'robust{i}' for i in range(1, count))]
+    plan = SimpleNamespace(
+        task=SimpleNamespace(METRIC='box AP'),
+        dataset=range(10),
+        checkpoints=[SimpleNamespace(name=name) for name in names],
+        corruptions=['gaussian_noise'],
+    )
+    value, gain, share = Difference(30.04, 29, 31), Difference(20.04, -19, 21), Difference(5, 4, 6)
+    cells = {name: Cell(value, gain, share) for name in names}
+    header, rows = table(plan, {'gaussian_noise': cells})
+    console = Console(width=140, file=io.StringIO(), record=True)
+    console.print(on_console(plan, header, rows))
+    shown = console.export_text()
+    assert '…' not in shown
+    for text, times in ((names[-1], 1), ('+20.0', count - 1), ('5 % [4, 6]', count - 1)):
+        assert shown.count(text) == times + (count == 2 and text == names[-1])  # and its difference
 
 
 @pytest.mark.parametrize('scope', PARTS)

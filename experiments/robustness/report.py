@@ -30,12 +30,7 @@ def write_report(plan: Plan, scores: Scores, replicates: int, console: Console) 
     """
     summary = summarize(scores)
     header, rows = table(plan, summary)
-    shown = Table(title=f'{plan.task.METRIC}, {len(plan.dataset)} images')
-    for i, column in enumerate(header):
-        shown.add_column(column, justify='right' if i else 'left', no_wrap=not i)
-    for row in rows:
-        shown.add_row(*row, end_section=row[0] in (TITLES[CLEAN.corruption], plan.corruptions[-1]))
-    console.print(shown)
+    console.print(on_console(plan, header, rows))
     _write(plan, 'report.md', markdown(plan, header, rows, replicates))
     _write(plan, 'scores.json', json.dumps(content(plan, scores, summary, replicates), indent=1))
     draw(plan, summary, osp.join(plan.root, 'robustness.png'))
@@ -59,6 +54,27 @@ def table(plan: Plan, summary: Dict[str, Dict[str, Cell]]) -> Tuple[List[str], L
             ]
         rows.append(row)
     return header, rows
+
+
+def on_console(plan: Plan, header: List[str], rows: List[List[str]]) -> Table:
+    """The table; where it is of many checkpoints, what is said of one in a column."""
+    stacked = len(plan.checkpoints) > 2
+    caption = f'below each: what it gains to {header[1]}, and the share recovered'
+    shown = Table(
+        title=f'{plan.task.METRIC}, {len(plan.dataset)} images',
+        caption=caption if stacked else None,
+    )
+    if stacked:
+        header = [*header[:2], *header[2::3]]
+    for i, column in enumerate(header):
+        shown.add_column(column, justify='right' if i else 'left', no_wrap=not i, overflow='fold')
+    sections = (TITLES[CLEAN.corruption], plan.corruptions[-1])
+    for row in rows:
+        if stacked:
+            of_each = zip(row[2::3], row[3::3], row[4::3])
+            row = [*row[:2], *('\n'.join(filter(None, lines)) for lines in of_each)]
+        shown.add_row(*row, end_section=stacked or row[0] in sections)
+    return shown
 
 
 def text_of(value: Optional[Difference], sign: str = '', digits: int = 1, unit: str = '') -> str:
