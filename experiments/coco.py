@@ -19,6 +19,8 @@ REMEDY = (
     "config of a study's model"
 )
 IN_COCO_FORMAT = f'AP needs annotations in the format of COCO; {REMEDY}'
+#: Evaluators of something else, by annotations that COCO's box AP is not made of.
+OTHERS = ('CocoPanopticMetric', 'LVISMetric')
 #: Recalls at which COCO reads the precision.
 RECALLS = np.linspace(0, 1, 101)
 #: Of an array of (replicates, detections): keeps the memory below a gigabyte.
@@ -45,9 +47,18 @@ def annotation_file(config: Config) -> str:
     """COCO's annotations of the test images: the evaluator's, or else the data set's.
 
     Raises:
-        ValueError: If the config names none.
+        ValueError: If the config names none, or only what is measured otherwise.
     """
-    files = [e['ann_file'] for e in evaluators_of(config) if e.get('ann_file')]
+    evaluators = evaluators_of(config)
+    kinds = [str(evaluator.get('type')).split('.')[-1] for evaluator in evaluators]
+    own = [evaluator for evaluator, kind in zip(evaluators, kinds) if kind not in OTHERS]
+    if evaluators and not own:
+        raise ValueError(
+            f"{kinds[0]} does not measure COCO's box AP, which is what is measured here; for that "
+            'give a CocoMetric and its ann_file: --cfg-options test_evaluator.type=CocoMetric '
+            'test_evaluator.ann_file=PATH'
+        )
+    files = [evaluator['ann_file'] for evaluator in own if evaluator.get('ann_file')]
     dataset = config.test_dataloader.dataset
     if dataset.get('ann_file'):  # what an evaluator without a file takes them from
         files.append(osp.join(dataset.get('data_root') or '', dataset['ann_file']))

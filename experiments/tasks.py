@@ -34,7 +34,7 @@ def task_of(config: Config, tasks: Mapping[str, T]) -> T:
         scopes = ', '.join(sorted(set(tasks) - {REID}))
         raise ValueError(
             f'{config.filename}: the default_scope is {scope!r}, but what is measured is known for '
-            f'{scopes}'
+            f'{scopes} (--cfg-options default_scope=mmdet, say)'
         )
     return tasks[scope]
 

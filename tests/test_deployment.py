@@ -29,6 +29,7 @@ from experiments.deployment.restore import METHODS, Restore
 from experiments.deployment.run import run_deployment
 from experiments.robustness.plan import CLEAN, Noise
 from experiments.study.plan import read_baseline
+from mmdenoiserep.apis.measured_config import OPTIMIZER
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.stock.model import build_model, spread
 from mmdenoiserep.transforms.degrade import name_of
@@ -217,6 +218,18 @@ def test_every_arm_is_made_compared_and_kept(folder):
             r"arm 'a': keep_clean must be in \[0, 1\], got 80",
         ),
         (
+            dict(arms={**ARMS, 'a': dict(kind='measured', options=dict(keep_clean=1))}),
+            "arm 'a': keep_clean must be at least 0 and less than 1, got 1",
+        ),
+        (
+            dict(arms={**ARMS, 'a': dict(kind='measured', options=dict(method='pears'))}),
+            "arm 'a': method must be one of .*, got 'pears'",
+        ),
+        (
+            dict(arms={**ARMS, 'a': dict(kind='measured', options=dict(num_images=0))}),
+            "arm 'a': num_images must be at least 1, got 0",
+        ),
+        (
             dict(arms={**ARMS, 'a': dict(kind='matched', options=dict(init='zeros'))}),
             "arm 'a': init must be one of",
         ),
@@ -286,6 +299,19 @@ def test_missing_checkpoints_and_strange_arms_are_said_in_a_line(folder):
         read_study(load_config(write_study(folder)), 'out', only=['y'])
     study = read_study(load_config(write_study(folder)), 'out', only=['paper'])
     assert set(study.arms) == {'stock', 'paper'} and not study.dials and study.noises == NOISES
+
+
+def test_denoisers_train_by_the_optimizer_of_the_tool(folder):
+    """A stock one is meant for a whole network; what an arm names goes before it."""
+    sgd = {'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9)}
+    arms = dict(ARMS, matched=dict(kind='matched'), own=dict(kind='matched', config={LR: 3e-4}))
+    study = read_study(load_config(write_study(folder, arms=arms, extra=sgd)), 'out')
+    found = {}
+    for name in ('matched', 'own', 'continued'):
+        job = study.job(study.arms[name], {}, NOISES[:1], [])
+        found[name] = dict(Config.fromfile(job.config).optim_wrapper.optimizer)
+    assert found['continued'] == dict(type='SGD', lr=0.02, momentum=0.9)
+    assert found['matched'] == OPTIMIZER and found['own'] == dict(OPTIMIZER, lr=3e-4)
 
 
 def test_noises_that_no_arm_needs_are_not_measured(folder):

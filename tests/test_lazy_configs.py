@@ -35,6 +35,7 @@ test_dataloader = loader
 train_cfg = dict(by_epoch=True, max_epochs=1)
 test_cfg = dict()
 test_evaluator = [dict(type=ToyMetric)]
+default_scope = None  # as OpenMMLab's
 optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=Adam, lr=0.01))
 custom_hooks = [dict(type=EMAHook)]
 randomness = dict(seed=0)

@@ -34,7 +34,7 @@ from experiments.robustness import (
     run,
     segmentation,
 )
-from experiments.robustness.plan import CLEAN, Noise
+from experiments.robustness.plan import CLEAN, Noise, read_checkpoints
 from experiments.robustness.progress import Meter
 from experiments.robustness.report import on_console, table
 from experiments.robustness.summary import Cell, share, summarize
@@ -297,6 +297,26 @@ def test_annotations_are_the_evaluators_or_the_data_sets(tmp_path) -> None:
     config.test_dataloader.dataset.ann_file = str(voc)
     with pytest.raises(ValueError, match=r'test\.txt is no JSON file'):
         coco.check(config)
+    # Annotations of another kind, and figures that are not COCO's:
+    for kind in ('CocoPanopticMetric', 'mmdet.LVISMetric'):
+        other = dict(type=kind, ann_file='other.json')
+        config.test_evaluator = [other, dict(type='CocoMetric', ann_file='a.json')]
+        assert coco.annotation_file(config) == 'a.json'
+        config.test_evaluator = other
+        with pytest.raises(ValueError, match=f'{kind.split(".")[-1]} does not measure COCO'):
+            coco.annotation_file(config)
+
+
+def test_what_older_releases_put_beside_the_weights_is_no_other_model(tmp_path):
+    model = nn.Conv2d(1, 1, 1)
+    old = dict(model.state_dict(), ema_backbone_stem=torch.ones(1))
+    old['data_preprocessor.mean'] = torch.zeros(3, 1, 1)
+    torch.save(dict(state_dict=old), tmp_path / 'old.pth')
+    (checkpoint,) = read_checkpoints([str(tmp_path / 'old.pth')], model)
+    assert checkpoint.name == 'old'
+    torch.save(dict(state_dict=dict(old, head=torch.ones(1))), tmp_path / 'old.pth')
+    with pytest.raises(ValueError, match="it has 'head'"):
+        read_checkpoints([str(tmp_path / 'old.pth')], model)
 
 
 PARTS = dict(

@@ -422,6 +422,34 @@ if __name__ == '__main__':
 """
 
 
+STUDY_OF_A_TRUSTING_JOB = """
+from pathlib import Path
+from experiments.study.jobs import Job
+from experiments.study.pool import run_jobs
+from mmdenoiserep.stock.reader import trust_checkpoints, trusted
+
+
+class Trusting(Job):
+    def missing(self):
+        return () if Path(self.folder, 'trusts').is_file() else ('train',)
+
+    def run(self):
+        Path(self.folder, 'trusts').write_text(str(trusted()))
+
+
+if __name__ == '__main__':
+    trust_checkpoints(True)
+    run_jobs([Trusting({folder!r}, '', 'baseline', 0)], 1, print)
+"""
+
+
+def test_jobs_trust_checkpoints_where_their_study_does(tmp_path):
+    script = tmp_path / 'study.py'
+    script.write_text(STUDY_OF_A_TRUSTING_JOB.replace('{folder!r}', repr(str(tmp_path))))
+    subprocess.run([sys.executable, str(script)], env=environment(), check=True)
+    assert Path(tmp_path, 'trusts').read_text() == 'True'
+
+
 def test_no_job_outlives_a_study_that_is_killed(tmp_path):
     script, beat = tmp_path / 'study.py', tmp_path / 'beat'
     script.write_text(STUDY_OF_ENDLESS_JOBS.replace('{folder!r}', repr(str(tmp_path))))

@@ -47,7 +47,7 @@ def batch_norm(
     loader = unlabelled_loader(config, config.randomness.seed)
     loader.dataset = insert_behind_loading(loader.dataset, one_of(noises, 1.0))
     loader.batch_size = 1
-    init_default_scope(config.default_scope)
+    init_default_scope(config.get('default_scope') or 'mmengine')
     images = itertools.islice(Runner.build_dataloader(loader), options.get('num_images', 256))
     handle = model.register_forward_pre_hook(see_batches)
     update_bn(batches_of_one_size(preprocess(model, i) for i in images), _OnBatches(model))

@@ -13,7 +13,7 @@ from experiments.robustness.plan import CLEAN, TASKS, Noise, read_corruptions
 from experiments.study.jobs import load_model
 from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
 from experiments.tasks import task_of
-from mmdenoiserep.apis.measured_config import set_schedule
+from mmdenoiserep.apis.measured_config import set_optimizer, set_schedule
 from mmdenoiserep.cli import check_loop
 from mmdenoiserep.transforms.degrade import name_of
 
@@ -107,6 +107,8 @@ class Study(NamedTuple):
         of_denoisers = 'model.backbone.' if arm.kind not in WITHOUT_DENOISERS else ()
         denoisers = {k: v for k, v in changes.items() if k.startswith(of_denoisers)}
         config = Config.fromfile(self.base.filename)
+        if arm.kind == 'matched':  # as tools/train.py --noise does
+            set_optimizer(config)
         config.merge_from_dict({k: v for k, v in changes.items() if k not in denoisers})
         if not any(key.startswith('param_scheduler') for key in changes):
             set_schedule(config)  # one for all that train, as long as this one does

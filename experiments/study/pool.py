@@ -15,6 +15,8 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mmdenoiserep.stock.reader import trust_checkpoints, trusted
+
 #: Imported once, so that a job starts in a moment; what fails here fails in the job, visibly.
 PRELOAD = ('experiments.study.jobs', 'mmdenoiserep.models', 'mmdenoiserep.hooks')
 
@@ -68,7 +70,9 @@ def run_jobs(
             log.parent.mkdir(parents=True, exist_ok=True)
             place = places.get()
             try:
-                process = context.Process(target=_work, args=(job, place, threads, str(log)))
+                process = context.Process(
+                    target=_work, args=(job, place, threads, str(log), trusted())
+                )
                 with starting:  # the fork server hands over one process at a time
                     process.start()
                 process.join()
@@ -124,7 +128,8 @@ def work(config: Config, console: Console, title: str, jobs: Sequence[Job], work
         run_jobs(jobs, workers, lambda job: progress.advance(task), config.default_scope)
 
 
-def _work(job: Job, gpu: Optional[str], threads: int, log: str) -> None:
+def _work(job: Job, gpu: Optional[str], threads: int, log: str, trust: bool) -> None:
+    trust_checkpoints(trust)
     # Killed, the study leaves nobody behind who writes into its folders.
     Thread(target=_end_with_the_study, daemon=True).start()
     if gpu is not None:

@@ -90,7 +90,7 @@ def calibrate_checkpoint(
         init_dist(launcher)
     rank, world_size = get_dist_info()
     model, dataset_meta = load_stock_model(config, checkpoint)
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    init_default_scope(config.get('default_scope') or 'mmengine')
     loader = Runner.build_dataloader(unlabelled_loader(config, seed, images), seed=seed)
     share = min(-(-num_images // world_size), len(loader.sampler))
     model.to(calibration_device())

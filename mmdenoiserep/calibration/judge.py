@@ -40,6 +40,13 @@ class OutputError(NamedTuple):
         return f'output error {self.degraded:.3f} degraded, {self.clean:.3f} clean'
 
 
+def check_keep_clean(keep_clean: float) -> None:
+    """Refuse a share of clean images that is none, or with which no degraded image counts: the
+    stock network is without error on the others."""
+    if not 0 <= keep_clean < 1:
+        raise ValueError(f'keep_clean must be at least 0 and less than 1, got {keep_clean}')
+
+
 #: The levels of the stock network's output for the clean images of a pair.
 Target = List[Tensor]
 

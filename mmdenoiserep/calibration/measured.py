@@ -22,9 +22,9 @@ from ..conversion import denoisers
 from ..denoiser import Denoiser
 from ..network.streams import Stream, look_behind
 from ..stock.model import backbone_inputs, backbone_of
-from .judge import OutputError, output_error, stock_outputs
+from .judge import OutputError, check_keep_clean, output_error, stock_outputs
 from .memory import images_at_once
-from .pairs import Pair, PairPass
+from .pairs import METHODS, Pair, PairPass
 from .search import RIDGES, STRENGTHS, Choice, Plan, Search, Solution
 from .which import denoisers_of
 
@@ -126,7 +126,7 @@ def calibrate_measured(
             anything fails.
         pairs (Sequence[Pair]): What denoisers are solved on.
         held_back (Sequence[Pair]): What they are judged on.
-        keep_clean (float): κ, the share of the clean images in both. Defaults to 0.5.
+        keep_clean (float): κ in [0, 1), the share of the clean images in both. Defaults to 0.5.
         ridges (Sequence[tuple[float, float]]): Candidates for the ridges of
             :class:`.pairs.PairPass`.
         strengths (Sequence[float]): Candidates for η, the preferred one first.
@@ -148,8 +148,9 @@ def calibrate_measured(
     modules = denoisers(model)  # of measured noise: checked before they are reset
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
-    if not 0 <= keep_clean <= 1:
-        raise ValueError(f'keep_clean must be in [0, 1], got {keep_clean}')
+    check_keep_clean(keep_clean)
+    if method not in METHODS:
+        raise ValueError(f'method must be one of {METHODS}, got {method!r}')
     if not pairs or not held_back:
         raise ValueError('there are too few images: some are solved on and some held back')
     model.eval()

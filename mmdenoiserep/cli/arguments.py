@@ -95,7 +95,7 @@ def add_noise_arguments(parser: argparse._ActionsContainer) -> None:
         '--keep-clean',
         type=share,
         metavar='SHARE',
-        help='share of clean images in what is matched, 0 to 1 (default: 0.5)',
+        help='share of clean images in what is matched, from 0 to below 1 (default: 0.5)',
     )
 
 
@@ -109,13 +109,13 @@ def noise(text: str) -> str:
 
 
 def share(text: str) -> float:
-    """A number in [0, 1]."""
+    """A number in [0, 1): with 1 no degraded image would count."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'must be a number from 0 to 1, got {text}')
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 0 and less than 1, got {text}')
     return value
 
 

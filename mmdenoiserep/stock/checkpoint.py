@@ -12,6 +12,9 @@ from .sources import load_checkpoint
 
 #: What weights may be stored in where a model has floating-point numbers.
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+#: What published checkpoints have beside their model's weights: its mean and std, as buffers of
+#: MMEngine before 0.8, and averages of MMDetection 2.
+NOT_OF_A_MODEL = ('data_preprocessor.', 'ema_')
 
 
 class Fit(NamedTuple):
@@ -102,7 +105,7 @@ def load_exactly(model: nn.Module, weights: Dict[str, Tensor], path: str) -> Lis
         path (str): Where it is from, for messages.
 
     Returns:
-        list[str]: Keys that the model has no place for.
+        list[str]: Keys that the model has no place for, but for those of no model.
 
     Raises:
         ValueError: In one line, if it does not fit.
@@ -123,7 +126,7 @@ def load_exactly(model: nn.Module, weights: Dict[str, Tensor], path: str) -> Lis
     missing = _really_missing(model, missing, weights)
     if missing:
         raise ValueError(f'{path} does not match the config: {path} lacks {first_of(missing)}')
-    return unexpected
+    return [key for key in unexpected if not key.startswith(NOT_OF_A_MODEL)]
 
 
 def load_what_fits(model: nn.Module, weights: Dict[str, Tensor]) -> Fit:

@@ -32,7 +32,7 @@ def build_model(config: Config, size: Optional[Sequence[int]] = None) -> nn.Modu
     preprocessor = part.get('data_preprocessor') or {}
     if size is not None and preprocessor.get('size'):
         preprocessor['size'] = tuple(size)
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    init_default_scope(config.get('default_scope') or 'mmengine')
     return MODELS.build(part)
 
 

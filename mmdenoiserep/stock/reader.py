@@ -37,6 +37,11 @@ def trust_checkpoints(trust: bool) -> None:
     _Trust.everything = trust
 
 
+def trusted() -> bool:
+    """Whether this process runs what checkpoints hold."""
+    return _Trust.everything
+
+
 def read_checkpoint(path: str) -> Any:
     """The object in a file of torch.save, on the CPU.
 
