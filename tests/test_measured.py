@@ -525,7 +525,12 @@ def test_variance_is_restored_where_the_output_says_so(
 
 @pytest.mark.parametrize(
     'errors, chosen',
-    [((0.2, 0.19, 0.1), 0.5), ((0.2, 0.198, 0.199), 1), ((0.2, 0.19, 0.188), 0.75)],
+    [
+        ((0.2, 0.19, 0.1), 0.5),
+        ((0.2, 0.198, 0.199), 1),
+        ((0.2, 0.19, 0.188), 0.75),
+        ((0.2, 0.198, 0.196), 0.75),
+    ],
 )
 def test_less_strength_must_be_clearly_better(errors, chosen):
     found = dict(zip(STRENGTHS, errors))

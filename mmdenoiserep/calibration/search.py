@@ -12,9 +12,10 @@ RIDGES = ((0.01, 1.0), (0.1, 3.0))
 #: Strengths η of what was solved, A = I + η (A* − I); the first is preferred.
 STRENGTHS = (1.0, 0.75, 0.5)
 #: What fewer layers, or restored variance, must come to, as a share of the least error so far: all
-#: layers gain more from the images that a trial leaves out. And what less strength must come to: of
-#: what comes out level, full strength wins more back.
-WORTH, WORTH_LESS = 0.98, 0.985
+#: layers gain more from the images that a trial leaves out.
+WORTH = 0.98
+#: Errors that are as good as level with the least: it is this share of them, or more.
+LEVEL = 0.985
 #: W_D by layer.
 Solution = Dict[str, Tensor]
 
@@ -52,6 +53,13 @@ class Choice(NamedTuple):
     plan: Plan
     strength: float
     error: OutputError
+
+
+def first_of_level(errors: Sequence[float]) -> int:
+    """Which of some strengths to take, the preferred one first: of what comes out level, full
+    strength wins more back."""
+    least = min(errors)
+    return next(i for i, error in enumerate(errors) if LEVEL * error <= least)
 
 
 class Search:
@@ -111,13 +119,10 @@ class Search:
         return best.plan
 
     def best_strength(self, plan: Plan, solved: Solution, strengths: Sequence[float]) -> Choice:
-        """A solution at its best strength; of those about as good at the first."""
+        """A solution at its best strength; of those about level the first."""
         choices = [Choice(plan, strength, self.judge(solved, strength)) for strength in strengths]
         self.tried.extend(choices)
-        best = choices[0]
-        for choice in choices[1:]:
-            if self._total(choice) < WORTH_LESS * self._total(best):
-                best = choice
+        best = choices[first_of_level([self._total(choice) for choice in choices])]
         self.progress(f'{plan}, strength {best.strength:g}: {best.error}')
         return best
 

@@ -15,6 +15,7 @@ from ..apis.fit import check_backbone
 from ..apis.fuse import fuse_checkpoint
 from ..apis.pairs import Noise
 from ..calibration import calibrate
+from ..calibration.judge import check_keep_clean
 from ..conversion import denoisers
 from ..models.initialization import redirect_init_weights
 from ..registry import HOOKS
@@ -31,7 +32,13 @@ from ..training.step import (
     trained_modules,
 )
 from ..transforms import noise_transform
-from .measured_training import MeasuredTraining, keep_pairs, shared_seed, unwrap
+from .measured_training import (
+    MeasuredTraining,
+    keep_pairs,
+    shared_seed,
+    unwrap,
+    without_labels,
+)
 
 MODES = ('label-aug', 'label-free', 'alternating')
 INITS = ('zero', 'calibrated')
@@ -50,7 +57,7 @@ class DenoiseRepHook(Hook):
       graph through it. Annotations may be left out of the pipeline.
     - With ``noise``, ``label-free`` matches the backbone's output on degraded images to that of
       the stock weights on the clean ones, and ``label-aug`` sees degraded images and adds λ times
-      that error. The best denoisers by images that were held back are kept.
+      that error. The best denoisers by images that were held back are kept, at their best strength.
     - ``alternating``: ``period`` epochs of ``label-free``, then as many in which the base
       network trains on Loss_l through W A while the denoisers are frozen, and so on.
 
@@ -62,7 +69,7 @@ class DenoiseRepHook(Hook):
         noise (Sequence[str | dict]): Degradations that denoisers of measured noise are to take
             out: 'gaussian_noise:3', or configs of transforms. Defaults to none: the noise is
             Gaussian, and added to features.
-        keep_clean (float): κ in [0, 1], the share of clean images with ``noise``. Defaults to 0.5.
+        keep_clean (float): κ in [0, 1), the share of clean images with ``noise``. Defaults to 0.5.
         cut_mix (bool): Whether ``label-free`` training with ``noise`` mixes the images of a batch,
             which keeps it from fitting a few images too well. Defaults to False.
         lambda_ (float): λ in [0, 1), used in ``label-aug`` only. Defaults to 0.1.
@@ -110,8 +117,7 @@ class DenoiseRepHook(Hook):
             )
         if noise and mode == 'alternating':
             raise ValueError("noise goes with mode='label-free' and mode='label-aug'")
-        if not 0 <= keep_clean <= 1:
-            raise ValueError(f'keep_clean must be in [0, 1], got {keep_clean}')
+        check_keep_clean(keep_clean)
         numbers = dict(
             period=period,
             max_tokens=max_tokens,
@@ -218,6 +224,8 @@ class DenoiseRepHook(Hook):
         if phase != 'base':
             # The loop has called `model.train()`.
             freeze_base(_unwrapped(runner), heads=phase == 'label-aug')
+        if phase == 'label-free' and data_batch is not None:
+            without_labels(_unwrapped(runner), data_batch)
         if self._measured is not None:
             keep_pairs(_unwrapped(runner))  # other hooks switch augmentation (SwitchRecipeHook)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..apis.pairs import Noise, Pairs, pair_loader
 from ..calibration import NothingBetter, Pair, calibrate_measured
 from ..calibration.judge import OutputError, Target, output_error, stock_outputs
+from ..calibration.search import first_of_level
 from ..denoiser import Denoiser
 from ..network.observation import NoisePredictor
 from ..network.parametrization import PREFIX
@@ -25,6 +26,9 @@ from ..training.matched import MatchedLosses, cut_mix, matched_losses
 
 #: Of W_D in a state dict, behind the layer's name.
 KEY = f'{PREFIX}0.weight'
+#: Strengths η of what was trained, A = I + η (A* − I), the preferred one first. Training goes
+#: through some images for dozens of times; on others, less of what it found is often better.
+STRENGTHS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 
 
 class MeasuredTraining:
@@ -70,6 +74,8 @@ class MeasuredTraining:
         self._targets: List[Optional[Target]] = []
         #: The least error so far, and the denoisers that made it.
         self.best: Tuple[float, Dict[str, Tensor]] = (math.inf, {})
+        #: Of what was trained, that these are: less than 1 at the end alone.
+        self.strength = 1.0
 
     def prepare(self, runner: Runner, model: nn.Module) -> None:
         """Start from the closed form if asked to, and let the loop load pairs."""
@@ -90,13 +96,18 @@ class MeasuredTraining:
             loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
         keep_pairs(model)
         self.held_back = pairs.held_back(model)
-        untrained = not any(module.weight.any() for module in self.modules.values())
+        own = {name: module.weight.clone() for name, module in self.modules.items()}
+        untrained = not any(weight.any() for weight in own.values())
         start: Dict[str, Tensor] = {}
         if self.calibrated and untrained:
             report, start = self._from_closed_form(model, pairs.to_solve_on(model), seed)
             runner.logger.info(report)
         with evaluation(model):  # of a base that is frozen
             self._targets = stock_outputs(model, self.modules, self.held_back)
+        if not untrained:  # what training has to beat are the stock weights here, too
+            self._put({name: torch.zeros_like(weight) for name, weight in own.items()})
+            self.judge(runner, model)
+            self._put(own)
         if runner.iter > 0:
             self._recall(runner, model)
         self.judge(runner, model)
@@ -112,14 +123,17 @@ class MeasuredTraining:
         broadcast_object_list(found)  # all processes judge, or none
         if not found[0]:
             return
-        weights = weights_of(load_checkpoint_file(path), path)
+        checkpoint = load_checkpoint_file(path)
+        weights = weights_of(checkpoint, path)
         own = {name: module.weight.clone() for name, module in self.modules.items()}
         keys = {name: f'{name}.{KEY}' for name in own}
         best = {name: weights[key] for name, key in keys.items() if key in weights}
         if {n: w.shape for n, w in best.items()} != {n: w.shape for n, w in own.items()}:
             runner.logger.warning(f'{path} is of other denoisers, and is replaced')
             return
-        self._put(best)
+        # As it was trained: what it is compared with is of full strength, too.
+        strength = checkpoint['meta'].get('strength', 1.0)
+        self._put({name: weight / strength for name, weight in best.items()})
         self.judge(runner, model)
         self._put(own)
 
@@ -166,8 +180,7 @@ class MeasuredTraining:
 
     def judge(self, runner: Runner, model: nn.Module) -> OutputError:
         """Measure the held-back pairs, and remember the denoisers if they are the best so far."""
-        with evaluation(model):
-            error = output_error(model, self.modules, self.held_back, self._targets)
+        error = self._measure(model)
         total = error.total(self.keep_clean)
         if not self.best[1] or total < self.best[0]:
             self.best = (total, {n: m.weight.detach().clone() for n, m in self.modules.items()})
@@ -179,8 +192,14 @@ class MeasuredTraining:
         )
         return error
 
+    def _measure(self, model: nn.Module) -> OutputError:
+        with evaluation(model):
+            return output_error(model, self.modules, self.held_back, self._targets)
+
     def restore_best(self, runner: Runner) -> str:
-        """Put the best denoisers back and save them as a checkpoint; its path."""
+        """Put the best denoisers back, at their best strength, and save them as a checkpoint; its
+        path."""
+        self._choose_strength(runner)
         self._put(self.best[1])
         if not any(weight.any() for weight in self.best[1].values()):
             runner.logger.warning(
@@ -190,6 +209,21 @@ class MeasuredTraining:
         if runner.rank == 0:
             self.save_best(runner)
         return self._path(runner)
+
+    def _choose_strength(self, runner: Runner) -> None:
+        errors, weights = [], []
+        for strength in STRENGTHS:
+            weights.append({name: strength * weight for name, weight in self.best[1].items()})
+            self._put(weights[-1])
+            errors.append(self._measure(unwrap(runner.model)))
+        totals = [error.total(self.keep_clean) for error in errors]
+        chosen = first_of_level(totals)
+        self.best = (totals[chosen], weights[chosen])
+        self.strength = STRENGTHS[chosen]
+        runner.logger.info(
+            f'DenoiseRep: strength {STRENGTHS[chosen]:g} of what was trained, held-back '
+            f'{errors[chosen]}'
+        )
 
     def save_best(self, runner: Runner) -> None:
         """Write the best denoisers so far, on the first process alone.
@@ -204,6 +238,7 @@ class MeasuredTraining:
             dataset_meta=getattr(runner.train_loop.dataloader.dataset, 'metainfo', None),
             iter=runner.iter,
             seed=runner.seed,
+            strength=self.strength,
         )
         with atomic_write(self._path(runner)) as file:
             torch.save(dict(meta=meta, state_dict=state), file)
@@ -225,6 +260,16 @@ def keep_pairs(model: nn.Module) -> None:
         preprocessor.batch_augments = None  # MMPretrain's, which mix images of a batch
     if hasattr(preprocessor, 'keep_pairs'):
         preprocessor.keep_pairs()
+
+
+def without_labels(model: nn.Module, batch: Any) -> None:
+    """Switch off what MMDetection does to a batch and its boxes or masks, where it has none."""
+    preprocessor: Any = getattr(model, 'data_preprocessor', None)
+    samples = batch.get('data_samples') if isinstance(batch, dict) else None
+    if getattr(preprocessor, 'batch_augments', None) and samples:
+        objects = getattr(samples[0], 'gt_instances', None)
+        if objects is not None and 'bboxes' not in objects:
+            preprocessor.batch_augments = None
 
 
 def shared_seed(runner: Runner) -> int:
