@@ -6,9 +6,7 @@ arms = {
     'output-matched from stock': None,  # docs/deployment-trials.md
     # Statistics of 20 images are part of what clean images lost.
     'continued, labels': dict(config={'model.backbone.norm_eval': True}),
-    # What the closed form solves here: the layers behind which there is no nonlinearity.
-    'output-matched, mixed, 17 layers': dict(
-        kind='matched',
-        options=dict(cut_mix=True, targets=[r'layers\.0\.conv', r'.*linear_conv\.conv']),
+    'output-matched, mixed, κ 0.65': dict(
+        kind='matched', options=dict(cut_mix=True, keep_clean=0.65)
     ),
 }
