@@ -50,8 +50,8 @@ def insert_denoisers(
         nn.Module: The same network.
 
     Raises:
-        ValueError: If the network has denoisers already, a target matches nothing, a target is
-            never called, or the cascade needs more steps than the schedule has.
+        ValueError: If the network has denoisers already or cannot be run, a target matches nothing
+            or is never called, a name is unknown, or the schedule has too few steps.
 
     Examples:
         >>> insert_denoisers(model, targets=[r'.*\\.ffn\\..*'])

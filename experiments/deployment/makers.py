@@ -10,8 +10,8 @@ from mmengine.runner import Runner
 
 from mmdenoiserep import calibrate_checkpoint, to_denoiserep_config
 from mmdenoiserep.apis import calibrate_measured_checkpoint, to_measured_config
-from mmdenoiserep.calibration import METHODS, NothingBetter
-from mmdenoiserep.calibration.judge import check_keep_clean
+from mmdenoiserep.calibration import NothingBetter
+from mmdenoiserep.calibration.measured import check_measured
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.hooks import DenoiseRepHook
 from mmdenoiserep.stock.config import without_sync_norms
@@ -72,9 +72,8 @@ def check_options(kind: str, options: Options) -> None:
     if not 0 <= options.get('keep_clean', 0) <= 1:
         raise ValueError(f'keep_clean must be in [0, 1], got {options["keep_clean"]}')
     if kind == 'measured':
-        check_keep_clean(options.get('keep_clean', 0))
-    if options.get('method', METHODS[0]) not in METHODS:
-        raise ValueError(f'method must be one of {METHODS}, got {options["method"]!r}')
+        own = dict(keep_clean=0.5, max_tokens=None, method='pairs')
+        check_measured(**{name: options.get(name, value) for name, value in own.items()})
     for name in ('num_images', 'max_tokens', 'images_per_pass'):
         if options.get(name) is not None and options[name] < 1:
             raise ValueError(f'{name} must be at least 1, got {options[name]}')

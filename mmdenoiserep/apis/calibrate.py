@@ -24,7 +24,14 @@ from .fuse import FusionReport, check_out, fuse_model, write_with_config
 
 
 class CalibrationReport(NamedTuple):
-    """What was written without fusion."""
+    """What was written without fusion.
+
+    Attributes:
+        checkpoint (str): With denoisers.
+        config (str): Of DenoiseRep, for that.
+        num_denoisers (int): How many it has.
+        num_images (int): How many were seen, over all processes.
+    """
 
     checkpoint: str
     config: str

@@ -19,7 +19,15 @@ from .verify import difference_to, explicit_features
 
 
 class FusionReport(NamedTuple):
-    """What :func:`mmdenoiserep.fuse_checkpoint` wrote, and what its check measured."""
+    """What :func:`mmdenoiserep.fuse_checkpoint` wrote, and what its check measured.
+
+    Attributes:
+        checkpoint (str): The fused checkpoint, for a stock config.
+        config (str): That config.
+        num_denoisers (int): How many were fused.
+        max_difference (float, optional): Of the backbone's output to explicit denoising, the
+            largest, as a share of the largest feature; None without the check.
+    """
 
     checkpoint: str
     config: str

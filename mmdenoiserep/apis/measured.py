@@ -8,6 +8,7 @@ from mmengine.dist import get_dist_info, init_dist
 from mmengine.logging import print_log
 
 from ..calibration import MeasuredReport, calibrate_measured
+from ..calibration.measured import check_measured
 from ..calibration.search import RIDGES
 from ..calibration.which import check_noise_of
 from ..stock.config import is_denoiserep_config, listed, text_of, to_stock_config
@@ -19,7 +20,12 @@ from .pairs import Noise, Pairs
 
 
 class RobustReport(NamedTuple):
-    """What was found, and what was written."""
+    """What was found, and what was written.
+
+    Attributes:
+        measured (MeasuredReport): See there.
+        written (FusionReport | CalibrationReport): With ``fuse``, or without.
+    """
 
     measured: MeasuredReport
     written: Union[FusionReport, CalibrationReport]
@@ -73,16 +79,17 @@ def calibrate_measured_checkpoint(
         RobustReport | None: What was found and written; None on other processes than the first.
 
     Raises:
+        FileExistsError: If a file to write exists.
         FileNotFoundError: If a file or folder is missing.
-        ValueError: If the checkpoint does not fit, pairs do not match, or nothing that was tried is
-            better than the stock network on images that were held back. Nothing is written then.
+        ValueError: If the checkpoint does not fit, a number is out of range, pairs do not match, or
+            nothing that was tried is better than the stock network on images that were held back.
+            Nothing is written then.
     """
     noise = listed(noise)
     check_out(out, checkpoint, config.filename, force)
     if num_images < 1:
         raise ValueError(f'num_images must be at least 1, got {num_images}')
-    if max_tokens is not None and max_tokens < 1:
-        raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
+    check_measured(keep_clean, max_tokens, method)
     for folder in (images, degraded):
         if folder and not osp.isdir(folder):
             raise FileNotFoundError(f'there is no folder {folder}')

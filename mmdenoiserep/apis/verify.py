@@ -32,6 +32,9 @@ def explicit_denoising(model: nn.Module) -> Iterator[None]:
 
     The unfused form of the method, :math:`W (A x) + b`: the reference that fusion is checked
     against.
+
+    Args:
+        model (nn.Module): With denoisers.
     """
     with without_denoisers(model) as inserted:
         layers = {name: model.get_submodule(name) for name in inserted}

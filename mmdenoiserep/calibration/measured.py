@@ -146,11 +146,7 @@ def calibrate_measured(
             that are not finite.
     """
     modules = denoisers(model)  # of measured noise: checked before they are reset
-    if max_tokens is not None and max_tokens < 1:
-        raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
-    check_keep_clean(keep_clean)
-    if method not in METHODS:
-        raise ValueError(f'method must be one of {METHODS}, got {method!r}')
+    check_measured(keep_clean, max_tokens, method)
     if not pairs or not held_back:
         raise ValueError('there are too few images: some are solved on and some held back')
     model.eval()
@@ -218,6 +214,19 @@ def calibrate_measured(
         error = chosen.error if last else measure()
         groups.append((part[-1], len(part), error))
     return MeasuredReport(stock, chosen, search.tried, groups)
+
+
+def check_measured(keep_clean: float, max_tokens: Optional[int], method: str) -> None:
+    """Refuse options of :func:`calibrate_measured`, before images are loaded for it.
+
+    Raises:
+        ValueError: If a number is out of range, or there is no such method.
+    """
+    check_keep_clean(keep_clean)
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f'max_tokens must be at least 1, got {max_tokens}')
+    if method not in METHODS:
+        raise ValueError(f'method must be one of {METHODS}, got {method!r}')
 
 
 def run_passes(solver: PairPass, pairs: Sequence[Pair], images_per_pass: int) -> None:

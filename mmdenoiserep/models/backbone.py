@@ -45,6 +45,9 @@ def DenoiseRepBackbone(
     Returns:
         nn.Module: The stock backbone with denoisers.
 
+    Raises:
+        ValueError: If an option is unknown, and see :func:`mmdenoiserep.insert_denoisers`.
+
     Examples:
         >>> backbone = dict(
         ...     type='mmdenoiserep.DenoiseRepBackbone',
