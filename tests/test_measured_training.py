@@ -23,12 +23,14 @@ from mmdenoiserep.apis.pairs import Pairs, pair_loader
 from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.calibration.judge import OutputError
 from mmdenoiserep.cli import add_runner_arguments, config_from_arguments
+from mmdenoiserep.cli.arguments import noise as cli_noise
 from mmdenoiserep.datasets import PairDataset, collate_pairs
 from mmdenoiserep.datasets.pairs import insert_behind_loading
-from mmdenoiserep.hooks import measured_training
+from mmdenoiserep.hooks import DenoiseRepHook, measured_training
 from mmdenoiserep.hooks.measured_training import MeasuredTraining
 from mmdenoiserep.training.matched import cut_mix, relative_error
-from mmdenoiserep.transforms import Degrade, LoadDegraded, noise_transform
+from mmdenoiserep.transforms import Degrade, LoadDegraded, each_noise, noise_transform
+from mmdenoiserep.transforms.degrade import BENCHMARK
 from mmdenoiserep.transforms.one_noise import OneNoise
 
 pytest.importorskip('imagecorruptions')
@@ -129,6 +131,22 @@ def test_noise_is_named_and_refused_by_name():
     ):
         with pytest.raises(ValueError, match=message):
             noise_transform(wrong)
+
+
+def test_a_benchmark_is_all_its_noises(folder):
+    every = each_noise(['benchmark:2', dict(type='Blur'), 'fog'])
+    assert every == [*(f'{name}:2' for name in BENCHMARK), dict(type='Blur'), 'fog']
+    assert each_noise('benchmark') == list(BENCHMARK)
+    dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=PIPELINE)
+    pairs = PairDataset(dataset, noise=['benchmark:2'])
+    assert [step['corruption'] for step in pairs.noise['transforms']] == list(BENCHMARK)
+    hook = dict(mode='label-free', noise=['benchmark:2'])
+    assert DenoiseRepHook(**hook).noise == ['benchmark:2']
+    assert cli_noise('benchmark:2') == 'benchmark:2'
+    with pytest.raises(argparse.ArgumentTypeError, match='severity of gaussian_noise'):
+        cli_noise('benchmark:6')
+    with pytest.raises(ValueError, match="no corruption 'benchmarks'"):
+        PairDataset(dataset, noise=['benchmarks:2'])
 
 
 def test_the_same_image_meets_the_same_noise_and_leaves_the_generators():

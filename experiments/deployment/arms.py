@@ -5,7 +5,7 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 from mmengine.registry import TRANSFORMS
 
 from experiments.study.arms import combinations, read_grid
-from mmdenoiserep.transforms import noise_transform
+from mmdenoiserep.transforms import each_noise, noise_transform
 
 from . import restore  # noqa: F401 - registers
 
@@ -87,7 +87,7 @@ def read_arm(name: str, spec: dict) -> Arm:
     if (kind == 'restore') != bool(spec.get('transform')):
         raise ValueError(f"arm {name!r}: a transform goes with kind 'restore', and only there")
     grid = read_grid(name, spec)
-    noises = read_names(f'arm {name!r}', 'noises', spec.get('noises') or [])
+    noises = each_noise(read_names(f'arm {name!r}', 'noises', spec.get('noises') or []))
     for noise in noises:
         noise_transform(noise)  # refuses
     if kind == 'restore':

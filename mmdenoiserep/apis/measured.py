@@ -58,7 +58,8 @@ def calibrate_measured_checkpoint(
         config (Config): A stock config, or a DenoiseRep config of measured noise.
         checkpoint (str): A stock checkpoint.
         out (str): Where the result is written, ``*.pth``, with its config beside it.
-        noise (Sequence[str | dict]): Degradations: 'gaussian_noise:3', or configs of transforms.
+        noise (Sequence[str | dict]): Degradations: 'gaussian_noise:3', 'benchmark:3' for all 15 of
+            Michaelis et al., or configs of transforms.
         degraded (str, optional): A folder of degraded images instead, under the names of those in
             ``images``.
         keep_clean (float): κ, the share of the clean images. Defaults to 0.5.

@@ -11,8 +11,7 @@ from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from torch.utils.data import Dataset
 
 from ..registry import DATASETS
-from ..stock.config import listed
-from ..transforms.degrade import DEGRADE, noise_transform, seeded
+from ..transforms.degrade import DEGRADE, each_noise, noise_transform, seeded
 
 
 @DATASETS.register_module()
@@ -26,7 +25,8 @@ class PairDataset(Dataset):
 
     Args:
         dataset (dict): Config of a data set whose pipeline loads images.
-        noise (Sequence[str | dict]): See :func:`mmdenoiserep.transforms.noise_transform`.
+        noise (Sequence[str | dict]): See :func:`mmdenoiserep.transforms.noise_transform` and
+            :func:`mmdenoiserep.transforms.each_noise`.
         degraded (str, optional): A folder to take the degraded images from instead, under the
             clean images' names.
         fresh (bool): Whether noise without a seed of its own is drawn anew each time, for training.
@@ -51,7 +51,7 @@ class PairDataset(Dataset):
     ) -> None:
         if bool(noise) == bool(degraded):
             raise ValueError('give either noise or a folder of degraded images')
-        steps = [noise_transform(n) for n in listed(noise)] or [
+        steps = [noise_transform(n) for n in each_noise(noise)] or [
             dict(type='mmdenoiserep.LoadDegraded', folder=degraded)
         ]
         if fresh:

@@ -31,7 +31,7 @@ from ..training.step import (
     require_grad,
     trained_modules,
 )
-from ..transforms import noise_transform
+from ..transforms import each_noise, noise_transform
 from .measured_training import (
     MeasuredTraining,
     keep_pairs,
@@ -67,7 +67,8 @@ class DenoiseRepHook(Hook):
     Args:
         mode (str): See above. Defaults to 'label-aug'.
         noise (Sequence[str | dict]): Degradations that denoisers of measured noise are to take
-            out: 'gaussian_noise:3', or configs of transforms. Defaults to none: the noise is
+            out: 'gaussian_noise:3', 'benchmark:3' for all 15 of Michaelis et al., or configs of
+            transforms. Defaults to none: the noise is
             Gaussian, and added to features.
         keep_clean (float): κ in [0, 1), the share of clean images with ``noise``. Defaults to 0.5.
         cut_mix (bool): Whether ``label-free`` training with ``noise`` mixes the images of a batch,
@@ -196,7 +197,7 @@ class DenoiseRepHook(Hook):
                 "the model's denoisers are of measured noise: say which, "
                 "DenoiseRepHook(noise=['gaussian_noise:3'])"
             )
-        for noise in self.noise:
+        for noise in each_noise(self.noise):
             noise_transform(noise)  # refuses
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -2,10 +2,10 @@
 
 from importlib.util import find_spec
 
-from .degrade import Degrade, noise_transform
+from .degrade import Degrade, each_noise, noise_transform
 from .one_noise import OneNoise
 
-__all__ = ['Degrade', 'OneNoise', 'noise_transform']
+__all__ = ['Degrade', 'OneNoise', 'each_noise', 'noise_transform']
 
 # torch and MMEngine suffice for the rest.
 if find_spec('mmcv') is not None:

@@ -6,12 +6,13 @@ import json
 import random
 import warnings
 from contextlib import contextmanager
-from typing import Iterator, Optional, Tuple, Union
+from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 
 from ..registry import TRANSFORMS
+from ..stock.config import listed
 
 #: Michaelis et al.'s benchmark (arXiv 1907.07484), in its order; then its four further ones.
 BENCHMARK = (
@@ -125,6 +126,16 @@ class Degrade:
 def image_name(results: dict) -> str:
     """The last two parts of an image's path: the same wherever the data set lies."""
     return '/'.join(str(results.get('img_path', '')).replace('\\', '/').split('/')[-2:])
+
+
+def each_noise(noise: Sequence[Union[str, dict]]) -> List[Union[str, dict]]:
+    """Noises one by one: 'benchmark:2' is all 15 of Michaelis et al.'s benchmark at severity 2."""
+    out: List[Union[str, dict]] = []
+    for one in listed(noise):
+        group, colon, severity = one.partition(':') if isinstance(one, str) else ('', '', '')
+        names = [f'{name}{colon}{severity}' for name in BENCHMARK]
+        out += names if group == 'benchmark' else [one]
+    return out
 
 
 def noise_transform(noise: Union[str, dict]) -> dict:
