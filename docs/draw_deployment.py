@@ -22,7 +22,7 @@ ARMS = {
     'output-matched, κ 0.8': 'output-matched, κ 0.8',
     'output-matched, κ 0.9': 'output-matched, κ 0.9',
     'output-matched ×4, κ 0.8': 'output-matched ×4, κ 0.8',
-    'output-matched, mixed': 'output-matched, mixed, κ 0.65',
+    'output-matched, mixed': 'output-matched, mixed, κ',
     'output-matched from stock': 'output-matched from stock',
     'fine-tuning with labels': 'fine-tuning with labels',
 }

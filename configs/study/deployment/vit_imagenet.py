@@ -3,3 +3,8 @@
 _base_ = './_base_300_images.py'
 model = 'models/vit_tiny_in1k.py'
 checkpoint = 'data/weights/vit_tiny_mmpretrain.pth'
+arms = {
+    'output-matched, mixed, κ 0.8': dict(
+        kind='matched', options=dict(cut_mix=True, keep_clean=0.8)
+    ),
+}
