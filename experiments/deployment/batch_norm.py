@@ -9,7 +9,6 @@ from typing import Any, Dict, Iterable, Iterator, List, Tuple
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -47,7 +46,6 @@ def batch_norm(
     loader = unlabelled_loader(config, config.randomness.seed)
     loader.dataset = insert_behind_loading(loader.dataset, one_of(noises, 1.0))
     loader.batch_size = 1
-    init_default_scope(config.get('default_scope') or 'mmengine')
     images = itertools.islice(Runner.build_dataloader(loader), options.get('num_images', 256))
     handle = model.register_forward_pre_hook(see_batches)
     update_bn(batches_of_one_size(preprocess(model, i) for i in images), _OnBatches(model))

@@ -72,8 +72,7 @@ def check_options(kind: str, options: Options) -> None:
     if not 0 <= options.get('keep_clean', 0) <= 1:
         raise ValueError(f'keep_clean must be in [0, 1], got {options["keep_clean"]}')
     if kind == 'measured':
-        own = dict(keep_clean=0.5, max_tokens=None, method='pairs')
-        check_measured(**{name: options.get(name, value) for name, value in own.items()})
+        check_measured(options.get('keep_clean', 0.5), None, options.get('method', 'pairs'))
     for name in ('num_images', 'max_tokens', 'images_per_pass'):
         if options.get(name) is not None and options[name] < 1:
             raise ValueError(f'{name} must be at least 1, got {options[name]}')

@@ -7,7 +7,6 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_dist_info, init_dist
 from mmengine.logging import print_log
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from torch import nn
@@ -97,7 +96,6 @@ def calibrate_checkpoint(
         init_dist(launcher)
     rank, world_size = get_dist_info()
     model, dataset_meta = load_stock_model(config, checkpoint)
-    init_default_scope(config.get('default_scope') or 'mmengine')
     loader = Runner.build_dataloader(unlabelled_loader(config, seed, images), seed=seed)
     share = min(-(-num_images // world_size), len(loader.sampler))
     model.to(calibration_device())

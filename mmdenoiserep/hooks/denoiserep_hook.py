@@ -225,7 +225,7 @@ class DenoiseRepHook(Hook):
         if phase != 'base':
             # The loop has called `model.train()`.
             freeze_base(_unwrapped(runner), heads=phase == 'label-aug')
-        if phase == 'label-free' and data_batch is not None:
+        if phase == 'label-free':
             without_labels(_unwrapped(runner), data_batch)
         if self._measured is not None:
             keep_pairs(_unwrapped(runner))  # other hooks switch augmentation (SwitchRecipeHook)

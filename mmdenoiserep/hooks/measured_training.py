@@ -96,8 +96,7 @@ class MeasuredTraining:
             loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
         keep_pairs(model)
         self.held_back = pairs.held_back(model)
-        own = {name: module.weight.clone() for name, module in self.modules.items()}
-        untrained = not any(weight.any() for weight in own.values())
+        untrained = not any(module.weight.any() for module in self.modules.values())
         start: Dict[str, Tensor] = {}
         if self.calibrated and untrained:
             report, start = self._from_closed_form(model, pairs.to_solve_on(model), seed)
@@ -105,15 +104,22 @@ class MeasuredTraining:
         with evaluation(model):  # of a base that is frozen
             self._targets = stock_outputs(model, self.modules, self.held_back)
         if not untrained:  # what training has to beat are the stock weights here, too
-            self._put({name: torch.zeros_like(weight) for name, weight in own.items()})
-            self.judge(runner, model)
-            self._put(own)
+            stock = {n: torch.zeros_like(module.weight) for n, module in self.modules.items()}
+            self._judge_others(runner, model, stock)
         if runner.iter > 0:
             self._recall(runner, model)
         self.judge(runner, model)
         if start:  # what training has to beat are the stock weights, where it starts is nearer
             self._put(start)
             self.judge(runner, model)
+
+    def _judge_others(
+        self, runner: Runner, model: nn.Module, weights: Mapping[str, Tensor]
+    ) -> None:
+        own = {name: module.weight.detach().clone() for name, module in self.modules.items()}
+        self._put(weights)
+        self.judge(runner, model)
+        self._put(own)
 
     @torch.no_grad()
     def _recall(self, runner: Runner, model: nn.Module) -> None:
@@ -125,17 +131,16 @@ class MeasuredTraining:
             return
         checkpoint = load_checkpoint_file(path)
         weights = weights_of(checkpoint, path)
-        own = {name: module.weight.clone() for name, module in self.modules.items()}
+        own = {name: module.weight.shape for name, module in self.modules.items()}
         keys = {name: f'{name}.{KEY}' for name in own}
         best = {name: weights[key] for name, key in keys.items() if key in weights}
-        if {n: w.shape for n, w in best.items()} != {n: w.shape for n, w in own.items()}:
+        if {name: weight.shape for name, weight in best.items()} != own:
             runner.logger.warning(f'{path} is of other denoisers, and is replaced')
             return
         # As it was trained: what it is compared with is of full strength, too.
         strength = checkpoint['meta'].get('strength', 1.0)
-        self._put({name: weight / strength for name, weight in best.items()})
-        self.judge(runner, model)
-        self._put(own)
+        trained = {name: weight / strength for name, weight in best.items()}
+        self._judge_others(runner, model, trained)
 
     def _from_closed_form(
         self, model: nn.Module, pairs: Sequence[Pair], seed: int
@@ -199,29 +204,32 @@ class MeasuredTraining:
     def restore_best(self, runner: Runner) -> str:
         """Put the best denoisers back, at their best strength, and save them as a checkpoint; its
         path."""
-        self._choose_strength(runner)
-        self._put(self.best[1])
-        if not any(weight.any() for weight in self.best[1].values()):
+        if any(weight.any() for weight in self.best[1].values()):
+            self._choose_strength(runner)
+        else:
             runner.logger.warning(
                 'nothing was better than the stock network on the images that were held back, so '
                 'what is kept is the stock network; train for longer, or at a lower learning rate'
             )
+        self._put(self.best[1])
         if runner.rank == 0:
             self.save_best(runner)
         return self._path(runner)
 
     def _choose_strength(self, runner: Runner) -> None:
-        errors, weights = [], []
+        def at(strength: float) -> Dict[str, Tensor]:
+            return {name: strength * weight for name, weight in trained.items()}
+
+        trained, errors = self.best[1], []
         for strength in STRENGTHS:
-            weights.append({name: strength * weight for name, weight in self.best[1].items()})
-            self._put(weights[-1])
+            self._put(at(strength))
             errors.append(self._measure(unwrap(runner.model)))
         totals = [error.total(self.keep_clean) for error in errors]
         chosen = first_of_level(totals)
-        self.best = (totals[chosen], weights[chosen])
         self.strength = STRENGTHS[chosen]
+        self.best = (totals[chosen], at(self.strength))
         runner.logger.info(
-            f'DenoiseRep: strength {STRENGTHS[chosen]:g} of what was trained, held-back '
+            f'DenoiseRep: strength {self.strength:g} of what was trained, held-back '
             f'{errors[chosen]}'
         )
 

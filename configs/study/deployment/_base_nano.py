@@ -1,8 +1,9 @@
 # Detectors that train in ten minutes: one checkpoint for many degradations, too.
 _base_ = './_base_arms.py'
-three = ['gaussian_noise:3', 'jpeg_compression:3', 'defocus_blur:3']
 arms = {
-    'output-matched, mixture of three': dict(kind='matched', noises=three),
+    'output-matched, mixture of three': dict(
+        kind='matched', noises=_base_.arms['mixture of three']['noises']
+    ),
     'closed form, all 15': dict(kind='measured', noises=['benchmark:3']),
     'output-matched, all 15': dict(kind='matched', noises=['benchmark:3']),
 }
@@ -18,4 +19,3 @@ transfer = dict(
     noises=_base_.transfer['noises']
     + ['speckle_noise:3', 'gaussian_blur:3', 'spatter:3', 'saturate:3'],
 )
-del three
