@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from crafted import run_tool
+from mmengine.dataset import DefaultSampler
 from mmengine.registry import DATASETS, init_default_scope
 
 pytest.importorskip('mmpretrain')
@@ -82,6 +83,17 @@ def test_the_data_set_lists_images_only(folder):
     names = [item['img_path'] for item in found]
     assert names == sorted(names) and len(names) == 4
     assert [item['img_id'] for item in found] == [0, 1, 2, 3]
+
+
+def test_mmdetection_groups_its_images_by_shape(folder):
+    """By the sampler of its stock configs, which asks for their sizes."""
+    samplers = pytest.importorskip('mmdet.datasets.samplers')
+    init_default_scope('mmpretrain')
+    found = DATASETS.build(dict(type='mmdenoiserep.ImageFolder', folder='images', pipeline=[]))
+    sizes = [(item['width'], item['height']) for item in found]
+    assert sizes == [(20, 20), (50, 40), (1, 1), (20, 33)]
+    batches = samplers.AspectRatioBatchSampler(DefaultSampler(found, shuffle=False), batch_size=3)
+    assert list(batches) == [[0, 1, 2], [3]]
 
 
 def test_folders_that_cannot_be_used(tool, folder):

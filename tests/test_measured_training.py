@@ -19,7 +19,7 @@ from toy import ToyModel, stock_backbone, toy_config
 
 from mmdenoiserep import calibrate_measured_checkpoint, denoisers
 from mmdenoiserep.apis import to_measured_config
-from mmdenoiserep.apis.pairs import Pairs, pair_loader
+from mmdenoiserep.apis.pairs import Pairs
 from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.calibration.judge import OutputError
 from mmdenoiserep.cli import add_runner_arguments, config_from_arguments
@@ -584,15 +584,6 @@ def test_images_without_labels_are_not_augmented_with_them():
     samples = [SimpleNamespace(gt_instances=InstanceData())]
     measured_training.without_labels(model, dict(data_samples=samples))
     assert model.data_preprocessor.batch_augments is None
-
-
-def test_images_of_a_folder_are_not_grouped_by_sizes():
-    """Which MMDetection's AspectRatioBatchSampler asks data sets for."""
-    sampler = dict(type='AspectRatioBatchSampler')
-    for kind, kept in (('mmdenoiserep.ImageFolder', False), ('CocoDataset', True)):
-        dataset = dict(type=kind, pipeline=[dict(type='LoadImageFromFile')])
-        loader = pair_loader(dict(dataset=dataset, batch_sampler=sampler), [NOISE])
-        assert ('batch_sampler' in loader) == kept
 
 
 def test_the_best_so_far_outlives_a_run(folder, tmp_path):

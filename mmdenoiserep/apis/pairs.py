@@ -37,8 +37,6 @@ def pair_loader(
         leave_out (Sequence[str]): Paths of images that are not to be among them.
     """
     pairs = copy.deepcopy(ConfigDict(loader))
-    if str(pairs.dataset.type).endswith('ImageFolder'):  # which knows no sizes to group images by
-        pairs.pop('batch_sampler', None)
     options = dict(noise=list(noise), degraded=degraded, fresh=fresh, leave_out=list(leave_out))
     pairs.dataset = dict(type='mmdenoiserep.PairDataset', dataset=pairs.dataset, **options)
     pairs.collate_fn = dict(type=collate_pairs)

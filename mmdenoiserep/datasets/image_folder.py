@@ -5,6 +5,7 @@ from typing import List
 
 from mmengine.dataset import BaseDataset
 from mmengine.utils import scandir
+from PIL import Image
 
 from ..registry import DATASETS
 from ..stock.files import IMAGE_SUFFIXES
@@ -14,7 +15,8 @@ from ..stock.files import IMAGE_SUFFIXES
 class ImageFolder(BaseDataset):
     """All images under a folder, by name, for the pipelines of any package of OpenMMLab.
 
-    Each item has ``img_path``, and ``img_id``, its number.
+    Each item has ``img_path``, ``img_id``, its number, and ``width`` and ``height`` in pixels, by
+    which MMDetection's AspectRatioBatchSampler groups images.
 
     Args:
         folder (str): Searched recursively.
@@ -40,3 +42,10 @@ class ImageFolder(BaseDataset):
         return [
             dict(img_path=osp.join(self.folder, name), img_id=i) for i, name in enumerate(names)
         ]
+
+    def get_data_info(self, idx: int) -> dict:
+        """What is known of image ``idx``; its size is read when it is asked for."""
+        info = super().get_data_info(idx)
+        with Image.open(info['img_path']) as image:
+            info['width'], info['height'] = image.size
+        return info
