@@ -27,7 +27,7 @@ from experiments.deployment.makers import make
 from experiments.deployment.plan import read_study
 from experiments.deployment.restore import METHODS, Restore
 from experiments.deployment.run import run_deployment
-from experiments.robustness.plan import CLEAN, Noise
+from experiments.robustness.noises import CLEAN, Noise
 from experiments.study.plan import read_baseline
 from mmdenoiserep.apis.measured_config import OPTIMIZER
 from mmdenoiserep.cli import load_config

@@ -19,7 +19,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, TRANSFORMS
 from mmengine.runner import CheckpointLoader
 from rich.console import Console
 from torch import nn
@@ -34,7 +34,8 @@ from experiments.robustness import (
     run,
     segmentation,
 )
-from experiments.robustness.plan import CLEAN, Noise, read_checkpoints
+from experiments.robustness.noises import CLEAN, Noise
+from experiments.robustness.plan import read_checkpoints
 from experiments.robustness.progress import Meter
 from experiments.robustness.report import on_console, table
 from experiments.robustness.summary import Cell, share, summarize
@@ -44,6 +45,7 @@ from experiments.study.bootstrap import Difference, resamples
 pytest.importorskip('imagecorruptions')
 from experiments.robustness.cache import CachedDegrade
 from mmdenoiserep.transforms.degrade import BENCHMARK, HOLDOUT, Degrade
+from mmdenoiserep.transforms.one_noise import OneNoise
 
 TASKS = dict(mmpretrain=classification, mmdet=detection, mmseg=segmentation, reid=reidentification)
 
@@ -457,7 +459,7 @@ def test_no_figure_is_cut_off_on_the_console(count):
         task=SimpleNamespace(METRIC='box AP'),
         dataset=range(10),
         checkpoints=[SimpleNamespace(name=name) for name in names],
-        corruptions=['gaussian_noise'],
+        noises=[CLEAN, Noise('gaussian_noise', 3)],
     )
     value, gain, share = Difference(30.04, 29, 31), Difference(20.04, -19, 21), Difference(5, 4, 6)
     cells = {name: Cell(value, gain, share) for name in names}
@@ -590,6 +592,74 @@ def test_what_cannot_be_measured_is_refused_in_one_line(tmp_path, message, monke
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, 'imagecorruptions', None)
         assert 'pip install imagecorruptions' in message(config, 'stock.pth')
+
+
+@TRANSFORMS.register_module()
+class Glare:
+    """A stand-in for a degradation of somebody's own, which draws."""
+
+    def __init__(self, added: int, border: int = 0) -> None:
+        self.added, self.border = added, border
+
+    def __call__(self, results: dict) -> dict:
+        added = self.added + np.random.randint(8)
+        results['img'] = np.pad(results['img'] + np.uint8(added), 3 * [(0, self.border)])[..., :3]
+        return results
+
+
+def test_a_transform_degrades_an_image_always_alike():
+    glare, images = dict(type='mmengine.Glare', added=0), {}
+
+    def degraded(noise: OneNoise, name: str) -> int:
+        np.random.rand()  # of a flip, say
+        image = np.zeros((1, 1, 3), np.uint8)
+        return noise(dict(img=image, img_path=name))['img'].flat[0]
+
+    for seed in (0, 1, None):
+        noise = OneNoise([glare], seed)
+        first, again = ([degraded(noise, f'{i}.png') for i in range(8)] for _ in range(2))
+        assert (first == again) == (seed is not None)
+        images[seed] = first
+    assert images[0] != images[1]
+
+
+def test_noises_of_ones_own(tmp_path, tool, message, monkeypatch):
+    """A transform, and files, as tools/calibrate.py takes them."""
+    config = write_case(tmp_path, 'mmpretrain')
+    Path('worse').mkdir()
+    for path in Path('data', 'img').iterdir():
+        cv2.imwrite(f'worse/{path.stem}.bmp', cv2.imread(str(path)) + 80)
+    glare = dict(type='mmengine.Glare', added=70)
+    noises = ('--noise', json.dumps(glare), json.dumps(dict(glare, added=0)), 'brightness:5')
+    options = ('--degraded', 'worse', '--replicates', 5, '--work-dir', 'out')
+    shown = tool(config, 'stock.pth', 'robust.pth', *noises, *options, '--pictures', 1)
+    scores = json.loads(Path('out', 'scores.json').read_text())
+    names = ('clean', 'Glare', 'Glare 2', 'brightness:5', 'LoadDegraded')
+    for name, stock, robust in zip(names, (100, 60, 100, 60, 60), (40, 100, 40, 100, 100)):
+        assert name.split(':')[0] in shown
+        assert scores['noises']['stock'][name] == stock, name
+        assert scores['noises']['robust'][name] == robust, name
+    assert scores['lines']['mPC']['stock']['value']['mean'] == 70
+    assert scores['transforms']['Glare'] == glare and scores['severities'] == [5]
+    assert 'Glare 2 is `{"type"' in Path('out', 'report.md').read_text()
+    assert len(list(Path('out', 'pictures').iterdir())) == 2
+
+    # Only what depends on a file is measured again when it changes.
+    load, measured = measure.load_exactly, []
+    monkeypatch.setattr(measure, 'load_exactly', lambda *a: measured.append(a[2]) or load(*a))
+    tool(config, 'stock.pth', *noises, *options)
+    assert not measured
+    cv2.imwrite('worse/0.bmp', np.full((40, 48, 3), 9, np.uint8))
+    tool(config, 'stock.pth', *noises, *options)
+    assert measured == ['stock.pth']
+    monkeypatch.setattr(run, 'measure', lambda *_: pytest.fail('went to work'))
+    assert '--severities go with' in message(config, 'stock.pth', *options, '--severities', 1)
+    wide = json.dumps(dict(glare, border=2))
+    assert '50x42 of an image of 48x40' in message(config, 'stock.pth', '--noise', wide)
+    assert 'Haze' in message(config, 'stock.pth', '--noise', '{"type": "Haze"}')
+    assert 'no folder nil' in message(config, 'stock.pth', '--degraded', 'nil')
+    Path('worse', '3.bmp').unlink()
+    assert '3.png has no partner' in message(config, 'stock.pth', *options)
 
 
 def test_images_come_in_one_order(tmp_path):

@@ -14,7 +14,8 @@ from mmengine.runner import set_random_seed
 
 from experiments.robustness.cache import noise_version
 from experiments.robustness.measure import load_arrays, save_arrays
-from experiments.robustness.plan import CLEAN, TASKS, Noise, with_noise
+from experiments.robustness.noises import CLEAN, Noise, with_noise
+from experiments.robustness.plan import TASKS
 from experiments.study.jobs import load_model, read_record, write_json
 from experiments.tasks import task_of, tested_on
 from mmdenoiserep import __version__

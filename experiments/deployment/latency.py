@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
-from experiments.robustness.plan import CLEAN
+from experiments.robustness.noises import CLEAN
 
 from .jobs import Job
 

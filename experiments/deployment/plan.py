@@ -9,7 +9,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
-from experiments.robustness.plan import CLEAN, TASKS, Noise, read_corruptions
+from experiments.robustness.noises import CLEAN, Noise, read_corruptions
+from experiments.robustness.plan import TASKS
 from experiments.study.jobs import load_model
 from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
 from experiments.tasks import task_of

@@ -6,7 +6,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from experiments.robustness.measure import kept
-from experiments.robustness.plan import CLEAN, Noise
+from experiments.robustness.noises import CLEAN, Noise
 from experiments.robustness.summary import interval, share
 from experiments.study.bootstrap import Difference, paired_difference, resamples
 

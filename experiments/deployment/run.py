@@ -6,7 +6,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.markdown import Markdown
 
-from experiments.robustness.plan import CLEAN, Noise
+from experiments.robustness.noises import CLEAN, Noise
 from experiments.study.pool import work
 from mmdenoiserep.transforms.degrade import name_of
 

@@ -3,8 +3,9 @@
 import contextlib
 import copy
 import io
+import os
 import os.path as osp
-from typing import List, NamedTuple, Sequence
+from typing import List, NamedTuple, Sequence, Tuple
 
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
@@ -33,12 +34,13 @@ class Images(NamedTuple):
     num_bytes: int
 
 
-def read_images(loader: dict, remedy: str = REMEDY) -> Images:
+def read_images(loader: dict, remedy: str = REMEDY, least: int = LEAST_SIDE) -> Images:
     """Look at all of a loader's images, before any of them is worked with.
 
     Args:
         loader (dict): Its config.
         remedy (str): What to do where they are not found.
+        least (int): The least side of an image, in pixels.
 
     Raises:
         OSError: If files are missing.
@@ -48,7 +50,7 @@ def read_images(loader: dict, remedy: str = REMEDY) -> Images:
     dataset = build_dataset(loader, remedy)
     infos = [getattr(dataset, 'get_data_info', lambda _: {})(i) for i in range(len(dataset))]
     paths = [str(info.get('img_path', '')) for info in infos]
-    num_bytes = check_images(paths, remedy)
+    num_bytes = check_images(paths, remedy, least)
     check_first(loader['dataset'])
     return Images(dataset, infos, paths, num_bytes)
 
@@ -87,16 +89,29 @@ def check_first(dataset: dict) -> None:
     Raises:
         ValueError: If it is not.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        image = DATASETS.build(cut_behind_loading(dataset))[0]['img']
-    if image.ndim != 3 or image.shape[2] != 3:
+    shape = first_shape(dataset)
+    if len(shape) != 3 or shape[2] != 3:
         raise ValueError(
-            f'images are loaded with shape {image.shape}; imagecorruptions needs three channels, '
+            f'images are loaded with shape {shape}; imagecorruptions needs three channels, '
             'which LoadImageFromFile gives without options'
         )
 
 
-def check_images(paths: Sequence[str], remedy: str = REMEDY) -> int:
+def first_shape(dataset: dict) -> Tuple[int, ...]:
+    """The shape of a data set's first image, as it is loaded, with what noise it has."""
+    with contextlib.redirect_stdout(io.StringIO()):  # of pycocotools
+        return DATASETS.build(cut_behind_loading(dataset))[0]['img'].shape
+
+
+def stamp(path: str) -> Tuple[int, int]:
+    """Size and time of change of a file, which tell it from another under its name; or zeros."""
+    if not osp.isfile(path):  # of a remote backend
+        return 0, 0
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def check_images(paths: Sequence[str], remedy: str = REMEDY, least: int = LEAST_SIDE) -> int:
     """Bytes of all images, three channels of 8 bits, from their headers.
 
     Raises:
@@ -111,10 +126,10 @@ def check_images(paths: Sequence[str], remedy: str = REMEDY) -> int:
             raise FileNotFoundError(f'the test image {path} is missing; {remedy}')
         with Image.open(path) as image:
             width, height = image.size
-        if min(width, height) < LEAST_SIDE:
+        if min(width, height) < least:
             raise ValueError(
                 f'the test image {path} is {width}x{height}; imagecorruptions takes no images '
-                f'with a side of less than {LEAST_SIDE} pixels'
+                f'with a side of less than {least} pixels'
             )
         total += 3 * width * height
     return total
@@ -130,7 +145,8 @@ def cut_behind_loading(dataset: dict) -> dict:
             dataset[key] = [cut_behind_loading(part) for part in dataset[key]]
     pipeline = dataset.get('pipeline') or []
     names = [str(getattr(step['type'], '__name__', step['type'])) for step in pipeline]
-    kept = [i for i, n in enumerate(names) if n.split('.')[-1].startswith(('LoadImage', 'Cached'))]
+    kinds = ('LoadImage', 'CachedDegrade', 'OneNoise')
+    kept = [i for i, name in enumerate(names) if name.split('.')[-1].startswith(kinds)]
     if pipeline:
         dataset['pipeline'] = pipeline[: kept[-1] + 1] if kept else []
     return dataset

@@ -18,7 +18,8 @@ from mmdenoiserep.stock.checkpoint import load_exactly
 from mmdenoiserep.stock.files import atomic_write
 
 from .cache import folder_of
-from .plan import CLEAN, SEED, Checkpoint, Noise, Plan
+from .noises import CLEAN, SEED, Noise
+from .plan import Checkpoint, Plan
 from .progress import Meter
 
 Arrays = Dict[str, np.ndarray]
@@ -47,11 +48,11 @@ def check_space(plan: Plan, jobs: List[Job]) -> str:
     Raises:
         ValueError: If the disk has not so much left.
     """
-    noises = {job.noise for job in jobs} - {CLEAN}
+    noises = {job.noise for job in jobs if job.noise != CLEAN and not job.noise.transform}
     if not plan.cache or not noises:
         return ''
     os.makedirs(plan.cache, exist_ok=True)
-    folders = [Path(plan.cache, folder_of(*noise, SEED)) for noise in noises]
+    folders = [Path(plan.cache, folder_of(*noise[:2], SEED)) for noise in noises]
     there = sum(path.stat().st_size for folder in folders for path in folder.glob('*.png'))
     needed = plan.num_bytes * len(noises)
     free = shutil.disk_usage(plan.cache).free

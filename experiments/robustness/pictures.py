@@ -18,7 +18,8 @@ from mmdenoiserep.stock.checkpoint import load_exactly
 
 from .images import cut_behind_loading
 from .measure import Job, load_statistics
-from .plan import CLEAN, Noise, Plan
+from .noises import CLEAN, Noise
+from .plan import Plan
 
 #: Detections below it are not drawn.
 LEAST_SCORE = 0.3

@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import os
 import os.path as osp
 import re
 from pathlib import Path
@@ -17,7 +16,6 @@ from experiments.tasks import REID, check_task, evaluators_of, task_of, tested_o
 from mmdenoiserep import __version__
 from mmdenoiserep.cli import load_config
 from mmdenoiserep.cli.configs import merge
-from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.stock.checkpoint import (
     first_of,
     load_checkpoint_file,
@@ -26,11 +24,11 @@ from mmdenoiserep.stock.checkpoint import (
 )
 from mmdenoiserep.stock.config import is_denoiserep_config, without_sync_norms
 from mmdenoiserep.stock.model import build_model
-from mmdenoiserep.transforms.degrade import BENCHMARK, HOLDOUT, Degrade
 
 from . import classification, detection, reidentification, segmentation
 from .cache import noise_version
-from .images import read_images
+from .images import LEAST_SIDE, read_images, stamp
+from .noises import CLEAN, SEED, Noise, check_transform, read_noises, with_noise
 
 #: What is measured; see :func:`experiments.tasks.task_of`.
 TASKS = {
@@ -39,21 +37,6 @@ TASKS = {
     'mmpretrain': classification,
     REID: reidentification,
 }
-GROUPS = dict(benchmark=BENCHMARK, holdout=HOLDOUT, all=(*BENCHMARK, *HOLDOUT))
-SEED = 0
-
-
-class Noise(NamedTuple):
-    """A corruption at a severity; see :data:`CLEAN`."""
-
-    corruption: str
-    severity: int
-
-    def __str__(self) -> str:
-        return f'{self.corruption}:{self.severity}' if self.severity else self.corruption
-
-
-CLEAN = Noise('clean', 0)
 
 
 class Checkpoint(NamedTuple):
@@ -79,38 +62,32 @@ class Plan(NamedTuple):
         config (Config): The stock config.
         model (nn.Module): Its model, on the CPU.
         checkpoints (list[Checkpoint]): The first is what the others are compared with.
-        corruptions (list[str]): In their order in the tables.
-        severities (list[int]): 1 to 5.
+        noises (list[Noise]): All that is measured: without noise first.
         root (str): Folder of all results.
         cache (str): Folder of the corrupted images, or '' for none.
         dataset (Dataset): The clean test images.
         paths (list[str]): Their files.
         num_bytes (int): Of the images of one corruption and severity, uncompressed.
         fingerprint (str): Of the images and of how they are loaded.
+        noise_files (dict[Noise, list]): What tells the files that a transform reads from others.
     """
 
     config: Config
     model: nn.Module
     checkpoints: List[Checkpoint]
-    corruptions: List[str]
-    severities: List[int]
+    noises: List[Noise]
     root: str
     cache: str
     dataset: object
     paths: List[str]
     num_bytes: int
     fingerprint: str
+    noise_files: Dict[Noise, List[Tuple[int, int]]]
 
     @property
     def task(self) -> ModuleType:
         """The module that measures."""
         return task_of(self.config, TASKS)
-
-    @property
-    def noises(self) -> List[Noise]:
-        """All that is measured: without noise first."""
-        pairs = [Noise(c, s) for c in self.corruptions for s in self.severities]
-        return [CLEAN, *pairs]
 
     def dataset_with(self, noise: Noise) -> dict:
         """The config of the test set with a noise behind the transform that loads images."""
@@ -126,21 +103,9 @@ class Plan(NamedTuple):
         """Of all that the statistics depend on, so that stale ones are not taken."""
         text = f'{self.fingerprint} {checkpoint.digest} {noise} {SEED}'
         text += '' if noise == CLEAN else noise_version()
+        if noise.transform:
+            text += f'{noise.transform} {self.noise_files[noise]}'
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def with_noise(dataset: dict, noise: Noise, cache: str) -> dict:
-    """The config of a data set with a noise behind the transform that loads images.
-
-    Args:
-        dataset (dict): Not changed.
-        noise (Noise): None at all with ``CLEAN``.
-        cache (str): Folder of the corrupted images, or '' for none.
-    """
-    if noise == CLEAN:
-        return dataset
-    transform = dict(type='mmengine.CachedDegrade', **noise._asdict(), seed=SEED)
-    return insert_behind_loading(dataset, dict(transform, folder=cache))
 
 
 def read_plan(args: argparse.Namespace) -> Plan:
@@ -151,11 +116,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         OSError: If a config, a checkpoint or an image is missing.
         ImportError: If `imagecorruptions` is missing.
     """
-    corruptions = read_corruptions(args.corruptions)
-    severities = sorted(set(args.severities))
-    for severity in severities:
-        for corruption in corruptions:
-            Degrade(corruption, severity)  # refuses
+    noises = read_noises(args)
     missing = [path for path in args.checkpoints if not osp.isfile(path)]
     if missing:
         raise FileNotFoundError(f'there is no checkpoint {missing[0]}')
@@ -163,7 +124,13 @@ def read_plan(args: argparse.Namespace) -> Plan:
     # Loads what the scope registers, data sets among it.
     model = build_model(config).eval()
     checkpoints = read_checkpoints(args.checkpoints, model)
-    images = read_images(config.test_dataloader)
+    least = LEAST_SIDE if any(not noise.transform for noise in noises) else 1
+    images = read_images(config.test_dataloader, least=least)
+    noise_files = {
+        noise: check_transform(config.test_dataloader.dataset, noise, images.paths)
+        for noise in noises
+        if noise.transform
+    }
     root = args.work_dir or osp.join('work_dirs', 'robustness', Path(args.config).stem)
     parts = {key: config.get(key) for key in ('model', 'data_preprocessor', 'test_evaluator')}
     parts['loader'] = {
@@ -178,14 +145,14 @@ def read_plan(args: argparse.Namespace) -> Plan:
         config=config,
         model=model,
         checkpoints=checkpoints,
-        corruptions=corruptions,
-        severities=severities,
+        noises=[CLEAN, *noises],
         root=root,
         cache='' if args.no_cache else osp.join(root, 'corrupted'),
         dataset=images.dataset,
         paths=images.paths,
         num_bytes=images.num_bytes,
         fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+        noise_files=noise_files,
     )
 
 
@@ -193,31 +160,6 @@ def label_files(config: Config, infos: Sequence[dict]) -> List[str]:
     """The files of labels that are read while testing: label maps, and the evaluator's."""
     maps = [info['seg_map_path'] for info in infos if info.get('seg_map_path')]
     return maps + [e['ann_file'] for e in evaluators_of(config) if e.get('ann_file')]
-
-
-def stamp(path: str) -> Tuple[int, int]:
-    """Size and time of change of a file, which tell it from another under its name; or zeros."""
-    if not osp.isfile(path):  # of a remote backend
-        return 0, 0
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
-
-
-def read_corruptions(names: Sequence[str]) -> List[str]:
-    """The corruptions that are named, by themselves or as a group, each once.
-
-    Raises:
-        ValueError: If one is unknown.
-    """
-    out: List[str] = []
-    for name in names:
-        if name not in GROUPS and name not in GROUPS['all']:
-            raise ValueError(
-                f'there is no corruption {name!r}; there are the groups {", ".join(GROUPS)}, '
-                f'and {", ".join(GROUPS["all"])}'
-            )
-        out += GROUPS.get(name, (name,))
-    return list(dict.fromkeys(out))
 
 
 def read_config(path: str, options: Optional[dict]) -> Config:

@@ -12,7 +12,8 @@ from experiments import plots
 from experiments.study.bootstrap import Difference
 from mmdenoiserep.stock.files import atomic_write
 
-from .plan import CLEAN, Plan
+from .noises import CLEAN
+from .plan import Plan
 from .summary import MEAN, RELATIVE, Cell, Scores, summarize
 
 #: What the lines of the table that are no corruption are called.
@@ -68,7 +69,7 @@ def on_console(plan: Plan, header: List[str], rows: List[List[str]]) -> Table:
         header = [*header[:2], *header[2::3]]
     for i, column in enumerate(header):
         shown.add_column(column, justify='right' if i else 'left', no_wrap=not i, overflow='fold')
-    sections = (TITLES[CLEAN.corruption], plan.corruptions[-1])
+    sections = (TITLES[CLEAN.corruption], plan.noises[-1].corruption)
     for row in rows:
         if stacked:
             of_each = zip(row[2::3], row[3::3], row[4::3])
@@ -91,7 +92,7 @@ def markdown(plan: Plan, header: List[str], rows: List[List[str]], replicates: i
     lines = [
         f'# Robustness: {plan.task.METRIC} on {len(plan.dataset)} images',
         '',
-        f'Config `{plan.config.filename}`; {severities_of(plan)}. In brackets 95 % intervals of '
+        f'Config `{plan.config.filename}`; {noises_of(plan)}. In brackets 95 % intervals of '
         f'{replicates} bootstrap samples of the images, the same for all checkpoints and noises.',
         '',
         '| ' + ' | '.join(header) + ' |',
@@ -109,10 +110,19 @@ def markdown(plan: Plan, header: List[str], rows: List[List[str]], replicates: i
     return '\n'.join([*lines, '', '![](robustness.png)', ''])
 
 
-def severities_of(plan: Plan) -> str:
-    """The severities in words."""
-    one = len(plan.severities) == 1
-    return f'{"severity" if one else "severities"} {", ".join(map(str, plan.severities))}'
+def severities_of(plan: Plan) -> List[int]:
+    """Of the corruptions that are named."""
+    return sorted({noise.severity for noise in plan.noises} - {0})
+
+
+def noises_of(plan: Plan) -> str:
+    """The severities in words, and the transforms."""
+    severities = severities_of(plan)
+    words = [
+        f'{"severity" if len(severities) == 1 else "severities"} {", ".join(map(str, severities))}'
+    ]
+    own = [f'{noise} is `{noise.transform}`' for noise in plan.noises if noise.transform]
+    return '; '.join((words if severities else []) + own)
 
 
 def content(
@@ -124,7 +134,8 @@ def content(
         metric=plan.task.METRIC,
         config=plan.config.filename,
         images=len(plan.dataset),
-        severities=plan.severities,
+        severities=severities_of(plan),
+        transforms={n.corruption: json.loads(n.transform) for n in plan.noises if n.transform},
         replicates=replicates,
         date=time.strftime('%Y-%m-%d'),
         checkpoints={c.name: dict(path=c.path, sha256=c.digest) for c in plan.checkpoints},
@@ -166,7 +177,8 @@ def draw(plan: Plan, summary: Dict[str, Dict[str, Cell]], path: str) -> None:
         axis.axhline(row, color='gray', linewidth=0.8)
     axis.set_yticks(range(len(lines)), [TITLES.get(line, line) for line in lines])
     axis.invert_yaxis()
-    axis.set_xlabel(f'{plan.task.METRIC}, {severities_of(plan)}')
+    severities = ', '.join(map(str, severities_of(plan)))
+    axis.set_xlabel(plan.task.METRIC + (f', severity {severities}' if severities else ''))
     axis.legend(loc='lower center', bbox_to_anchor=(0.5, 1.0), ncols=len(names), frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)

@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 
 from mmdenoiserep.cli import add_tool_arguments, at_least, run_tool
-from mmdenoiserep.cli.arguments import OPTIONS_HELP, ConfigOptions
+from mmdenoiserep.cli.arguments import OPTIONS_HELP, ConfigOptions, noise
 from mmdenoiserep.stock.files import check_writable
 
 from .measure import check_space, jobs_of, load_scores, measure
@@ -37,7 +37,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--corruptions',
         nargs='+',
-        default=['benchmark'],
         metavar='NAME',
         help='benchmark (15, the default), holdout (4), all, or names such as gaussian_noise',
     )
@@ -45,9 +44,21 @@ def parse_args() -> argparse.Namespace:
         '--severities',
         nargs='+',
         type=int,
-        default=[1, 2, 3, 4, 5],
         metavar='S',
         help='1 to 5 (default: all five)',
+    )
+    parser.add_argument(
+        '--noise',
+        nargs='+',
+        type=noise,
+        default=(),
+        metavar='NAME:SEVERITY',
+        help='noises as tools/calibrate.py takes them: fog:2, or the config of a transform as JSON',
+    )
+    parser.add_argument(
+        '--degraded',
+        metavar='DIR',
+        help='a folder with degraded versions of the test images, under their names',
     )
     parser.add_argument('--work-dir', help='default: work_dirs/robustness/<name of the config>')
     parser.add_argument(

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.study.bootstrap import Difference, paired_difference
 
-from .plan import CLEAN, Noise
+from .noises import CLEAN, Noise
 
 #: By the checkpoint's name and the noise, the score of the data and of its bootstrap samples.
 Scores = Dict[str, Dict[Noise, np.ndarray]]
@@ -70,7 +70,8 @@ def _lines(of_noise: Dict[Noise, np.ndarray]) -> Dict[str, np.ndarray]:
     for noise, score in of_noise.items():
         groups.setdefault(noise.corruption, []).append(score)
     out = {corruption: np.mean(group, 0) for corruption, group in groups.items()}
-    out[MEAN] = np.mean([score for noise, score in of_noise.items() if noise != CLEAN], 0)
+    # Not of all noises: of one corruption there may be more severities than of another.
+    out[MEAN] = np.mean([out[name] for name in groups if name != CLEAN.corruption], 0)
     with np.errstate(invalid='ignore', divide='ignore'):
         out[RELATIVE] = 100 * out[MEAN] / out[CLEAN.corruption]
     return out

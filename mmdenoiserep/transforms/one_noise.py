@@ -1,7 +1,7 @@
 """One of several degradations for each image, which leaves no trace in what is drawn behind it."""
 
 import zlib
-from typing import Callable, Sequence
+from typing import Callable, Optional, Sequence
 
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 
@@ -21,20 +21,25 @@ class OneNoise:
 
     Args:
         transforms (Sequence[dict]): Configs.
+        seed (int, optional): With one an image is always degraded alike, by its path; without, by
+            what the pipeline has drawn.
 
     Raises:
         ValueError: On use, if a transform gives an image up.
     """
 
-    def __init__(self, transforms: Sequence[dict]) -> None:
+    def __init__(self, transforms: Sequence[dict], seed: Optional[int] = None) -> None:
+        self.seed = seed
         self.transforms = [ROOT_TRANSFORMS.build(transform) for transform in transforms]
 
     def __call__(self, results: dict) -> dict:
         """Run the image's transform."""
         name, transform = image_name(results), self.choose(results)
         # By the image as well: nothing may have been drawn between those of a mosaic.
-        with seeded(None) as drawn, seeded(f'{drawn} {self._number(results)}'):
-            degraded = transform(results)
+        with seeded(None) as drawn:
+            own = f'{drawn} {self._number(results)}'
+            with seeded(own if self.seed is None else f'{self.seed} {name}'):
+                degraded = transform(results)
         if degraded is None:  # the data set would take another image, on one side of the pair
             raise ValueError(f'{transform} gives up the image {name}; noise degrades every image')
         return degraded
