@@ -60,6 +60,7 @@ ARMS = {
     ),
     'continued': dict(kind='continued', grid={LR: [1e-4, 1e-3]}),
 }
+OF_TRAINING = dict(data_prefix='train', ann_file='train.txt')
 #: Made for the first noise alone.
 FIRST = ('tv', 'batch norm')
 STUDY = dict(
@@ -97,7 +98,7 @@ pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
                 f'''
 {part}_dataloader = dict(batch_size=4, dataset=dict(_delete_=True, type='CustomDataset',
     data_root='', data_prefix='{part}', ann_file='{part}.txt', metainfo=dict(classes=classes),
-    pipeline=pipeline))'''
+    serialize_data=False, pipeline=pipeline))'''
                 for part in ('train', 'val', 'test')
             )
         }
@@ -117,6 +118,7 @@ default_hooks = dict(checkpoint=dict(interval=3))
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     torch.save(dict(state_dict=model.state_dict(), meta={}), 'stock.pth')
+    (tmp_path / 'again').symlink_to(tmp_path / 'test')
     return tmp_path
 
 
@@ -237,6 +239,14 @@ def test_every_arm_is_made_compared_and_kept(folder):
         (dict(extra={'test_dataloader.dataset.data_prefix': 'x'}), 'test split: the test image x'),
         (dict(extra={'val_dataloader.dataset.ann_file': 'x'}), 'val split: the images cannot'),
         (dict(extra={'train_dataloader.dataset.ann_file': 'x'}), 'train split: .* in model.py, by'),
+        (
+            dict(extra={f'test_dataloader.dataset.{k}': v for k, v in OF_TRAINING.items()}),
+            '16 of 16 test images are in the train split, too',
+        ),
+        (
+            dict(extra={'val_dataloader.dataset.data_prefix': 'again'}),
+            '6 of 8 test images are in the val split',
+        ),
         (
             dict(arms={**ARMS, 'label_free': ARMS['paper'], 'label free': ARMS['paper']}),
             "have one name, 'label_free'",
@@ -449,7 +459,7 @@ def test_the_studies_of_the_documentation_are_sound(path, tmp_path, monkeypatch)
     if 'fcn' in config.model:
         pytest.importorskip('mmseg')
     model = build_model(read_baseline(config.model, path.parent))
-    monkeypatch.setattr('experiments.deployment.plan.check_data', lambda *_: None)
+    monkeypatch.setattr('experiments.deployment.plan.check_splits', lambda *_, **__: None)
     config.checkpoint = str(tmp_path / 'stock.pth')
     torch.save(dict(state_dict=model.state_dict(), meta={}), config.checkpoint)
     study = read_study(config, str(tmp_path))

@@ -1,14 +1,8 @@
 """What of a study config of a deployed model is refused, before anything is made."""
 
-import copy
 from typing import Any, Dict, List, Mapping, Sequence
 
-from mmengine.config import Config
-
-from experiments.robustness.images import build_dataset, read_images
-from experiments.robustness.plan import TASKS
 from experiments.study.plan import check_integer, setting_name
-from experiments.tasks import check_task, tested_on
 from mmdenoiserep.transforms.degrade import name_of
 
 from .arms import Arm, read_names
@@ -25,30 +19,6 @@ def read_transfer(path: str, value: Any) -> Dict[str, List[str]]:
     if set(value) != {'arms', 'noises'}:
         raise ValueError(f'{path}: transfer is arms and noises, got {sorted(value)}')
     return {key: read_names(path, f'transfer.{key}', part) for key, part in value.items()}
-
-
-def check_data(path: str, base: Config) -> None:
-    """Look at the data of all splits.
-
-    Args:
-        path (str): The model's config, for messages.
-        base (Config): That config.
-
-    Raises:
-        ValueError: If there are none, or not what measuring needs; with the split.
-    """
-    for split in ('val', 'test', 'train'):
-        config = copy.deepcopy(base)
-        remedy = f'say where they are in {path}, by {split}_dataloader.dataset.data_root'
-        try:
-            if split == 'train':
-                build_dataset(config.train_dataloader, remedy)
-            else:
-                config = tested_on(config, split)
-                check_task(config, TASKS)
-                read_images(config.test_dataloader, remedy)
-        except (OSError, ValueError) as error:
-            raise ValueError(f'{split} split: {error}') from error
 
 
 def check_numbers(path: str, spec: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from experiments.robustness.noises import CLEAN, Noise, read_corruptions
 from experiments.robustness.plan import TASKS
+from experiments.splits import check_splits
 from experiments.study.jobs import load_model
 from experiments.study.plan import read_baseline, read_spec, setting_name, write_once
 from experiments.tasks import task_of
@@ -19,7 +20,7 @@ from mmdenoiserep.cli import check_loop
 from mmdenoiserep.transforms.degrade import name_of
 
 from .arms import NOISELESS, WITHOUT_DENOISERS, Arm, read_arm, read_names
-from .check import check_arms, check_data, check_noises, check_numbers, read_transfer
+from .check import check_arms, check_noises, check_numbers, read_transfer
 from .jobs import Job, View
 
 KEYS = (
@@ -171,7 +172,7 @@ def read_study(config: Config, root: str, only: Optional[Sequence[str]] = None) 
     base.merge_from_dict(dict(spec.get('extra') or {}))
     check_loop(base, path)
     load_model(base, spec['checkpoint'])  # refuses another model's, and registers data sets
-    check_data(spec['model'], base)
+    check_splits(spec['model'], base, TASKS, corrupted=True)
     arms, dials = (
         # None takes one of the base config out.
         {name: read_arm(name, arm) for name, arm in part.items() if arm is not None}

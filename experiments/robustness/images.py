@@ -48,11 +48,26 @@ def read_images(loader: dict, remedy: str = REMEDY, least: int = LEAST_SIDE) -> 
     """
     check_loading(loader['dataset'])
     dataset = build_dataset(loader, remedy)
-    infos = [getattr(dataset, 'get_data_info', lambda _: {})(i) for i in range(len(dataset))]
-    paths = [str(info.get('img_path', '')) for info in infos]
+    infos = infos_of(dataset)
+    paths = [path_of(info) for info in infos]
     num_bytes = check_images(paths, remedy, least)
     check_first(loader['dataset'])
     return Images(dataset, infos, paths, num_bytes)
+
+
+def infos_of(dataset: object) -> List[dict]:
+    """What a data set says of each of its images."""
+    return [getattr(dataset, 'get_data_info', lambda _: {})(i) for i in range(len(dataset))]
+
+
+def paths_of(dataset: object) -> List[str]:
+    """The images' files; '' where the data set does not say."""
+    return [path_of(info) for info in infos_of(dataset)]
+
+
+def path_of(info: dict) -> str:
+    """An image's file, of what is said of it."""
+    return str(info.get('img_path', ''))
 
 
 def build_dataset(loader: dict, remedy: str = REMEDY) -> object:

@@ -14,6 +14,7 @@ study config holds.
 """
 
 import argparse
+import copy
 import os
 from pathlib import Path
 
@@ -21,13 +22,14 @@ import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
+from experiments.splits import check_splits
 from mmdenoiserep.cli import add_tool_arguments, at_least, load_config, run_tool
 from mmdenoiserep.cli.arguments import OPTIONS_HELP, ConfigOptions
 from mmdenoiserep.cli.configs import merge
 from mmdenoiserep.stock.files import check_writable
 
 from .movement import weight_change
-from .plan import Study, read_study, setting_name
+from .plan import TASKS, Study, read_study, setting_name
 from .pool import work
 from .report import (
     best_setting,
@@ -77,6 +79,9 @@ def run_study(args: argparse.Namespace) -> None:
     if args.arms:
         raise ValueError(f'{args.config} compares arms of equal budget: --arms has no place there')
     study = read_study(config, root)
+    base = copy.deepcopy(study.base)
+    base.merge_from_dict(copy.deepcopy(study.extra))
+    check_splits(config.baseline, base, TASKS, corrupted=False)
     results = run(study, workers, not args.validation_only, console)
     console.print(Markdown(write_report(study, *results)))
     console.print(f'written to {root}: report.md, scores.json and pictures')
