@@ -381,7 +381,7 @@ def test_training_matches_the_output(folder, tmp_path, mode, init):
     stock = stock_checkpoint(config, tmp_path)
     config = to_measured_config(config)
     config.custom_hooks[0].update(
-        mode=mode, noise=[NOISE], init=init, calibration_images=16, log_interval=2, fuse=False
+        mode=mode, noise=[NOISE], init=init, calibration_images=16, log_interval=2
     )
     config.load_from = stock
     config.train_cfg = dict(by_epoch=True, max_epochs=3)
@@ -402,6 +402,17 @@ def test_training_matches_the_output(folder, tmp_path, mode, init):
     model = runner.model
     best = torch.load(tmp_path / 'best.pth', weights_only=False)['state_dict']
     before = torch.load(stock)['state_dict']
+    # What is fused is the best, not what training ended with.
+    fused = torch.load(tmp_path / 'fused.pth')['state_dict']
+    modules = dict(model.named_modules())
+    assert fused.keys() == before.keys()
+    for name, weight in fused.items():
+        owner = name.rsplit('.', 1)[0]
+        if name.endswith('.weight') and owner in denoisers(model):
+            assert torch.allclose(weight, modules[owner].weight, atol=1e-6), name
+            assert not torch.equal(weight, before[name]), name
+        else:
+            assert torch.equal(weight, before[name]) or mode == 'label-aug', name
     for name, denoiser in denoisers(model).items():
         assert torch.equal(best[f'{name}.parametrizations.weight.0.weight'], denoiser.weight)
         original = best[f'{name}.parametrizations.weight.original']
@@ -409,6 +420,20 @@ def test_training_matches_the_output(folder, tmp_path, mode, init):
     assert torch.equal(best['head.weight'], before['head.weight'])
     assert hook._measured.best[0] <= min(totals) + 1e-6
     assert runner.model.data_preprocessor.noise == 0  # or pairs would be parted
+
+
+def test_nothing_is_written_where_nothing_is_better(folder, tmp_path):
+    """Than the stock network: with images that are not degraded at all."""
+    config = config_of(tmp_path, folder)
+    stock = stock_checkpoint(config, tmp_path)
+    shutil.copytree(folder, tmp_path / 'same')
+    out = tmp_path / 'out' / 'robust.pth'
+    out.parent.mkdir()
+    with pytest.raises(NothingBetter):
+        calibrate_measured_checkpoint(
+            config, stock, str(out), degraded=str(tmp_path / 'same'), images=str(folder), fuse=True
+        )
+    assert not list(out.parent.iterdir())
 
 
 def test_mixed_images_stay_pairs():
@@ -565,10 +590,16 @@ def test_a_run_that_is_taken_up_again_goes_on_from_full_strength(folder, tmp_pat
 
 def test_denoisers_that_were_there_have_to_beat_the_stock_network(folder, tmp_path):
     still = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.0))
-    runner = training(tmp_path, folder, 1, load_from=None, optim_wrapper=still)
+    hook = dict(fuse=True)
+    runner = training(tmp_path, folder, 1, load_from=None, optim_wrapper=still, hook=hook)
     for denoiser in denoisers(runner.model).values():
         torch.nn.init.ones_(denoiser.weight)  # of another noise, say
     runner.train()
+    # Nor is what they became what is fused.
+    fused = torch.load(tmp_path / 'fused.pth')['state_dict']
+    for name, module in runner.model.named_modules():
+        if hasattr(module, 'parametrizations'):
+            assert torch.equal(fused[f'{name}.weight'], module.parametrizations.weight.original)
     assert not any(denoiser.weight.any() for denoiser in denoisers(runner.model).values())
     (log,) = tmp_path.rglob('*.log')
     assert 'nothing was better than the stock network' in log.read_text()

@@ -44,7 +44,7 @@ from experiments.study.bootstrap import Difference, resamples
 
 pytest.importorskip('imagecorruptions')
 from experiments.robustness.cache import CachedDegrade
-from mmdenoiserep.transforms.degrade import BENCHMARK, HOLDOUT, Degrade
+from mmdenoiserep.transforms.degrade import BENCHMARK, HOLDOUT, Degrade, seeded
 from mmdenoiserep.transforms.one_noise import OneNoise
 
 TASKS = dict(mmpretrain=classification, mmdet=detection, mmseg=segmentation, reid=reidentification)
@@ -90,6 +90,12 @@ def test_images_of_one_channel_are_read_as_they_were_made(shape, tmp_path):
     )
     assert made.shape == read.shape == shape and made.dtype == read.dtype == np.float32
     assert np.array_equal(made, read) and np.array_equal(made, plain)
+
+
+def test_the_seed_of_an_image_is_the_same_in_every_process():
+    """Python's own hash of a text is not."""
+    with seeded('0 fog 3 val/1.png') as seed:
+        assert seed == 3335249699
 
 
 # Figures

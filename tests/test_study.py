@@ -25,7 +25,13 @@ from experiments.study.movement import change_of_checkpoint
 from experiments.study.plan import read_study, setting_name
 from experiments.study.pool import visible_gpus
 from experiments.study.reliability import calibration_error
-from experiments.study.report import validation_curve, validation_steps
+from experiments.study.report import (
+    best_setting,
+    compare,
+    table,
+    validation_curve,
+    validation_steps,
+)
 from mmdenoiserep.cli import load_config
 from tools import environment
 
@@ -196,8 +202,11 @@ def test_arms_are_measured_as_the_baseline_is(tmp_path, monkeypatch):
         part = f'dict(dilation_ratio={ratio})'
         (tmp_path / f'{name}.py').write_text(f'val_evaluator = {part}\ntest_evaluator = {part}\n')
     job = jobs.Job(str(tmp_path), str(tmp_path / 'arm.py'), 'denoiserep', 0, splits=('test',))
-    done = dict(fingerprint=job.fingerprint(), config=str(tmp_path / 'fused.py'), checkpoint='')
+    done = dict(fingerprint=job.fingerprint(), config=str(tmp_path / 'fused.py'))
+    done['checkpoint'] = str(tmp_path / 'fused.pth')
     jobs.write_json(str(tmp_path / 'done.json'), done)
+    assert 'train' in job.missing()  # again, if its checkpoint was deleted
+    Path(done['checkpoint']).touch()
     seen = []
     monkeypatch.setattr(jobs, 'evaluate', lambda config, *_: seen.append(config) or {})
     job.run()
@@ -312,6 +321,7 @@ def test_a_study_that_makes_no_sense_is_refused(changes, message, tmp_path):
     'options',
     [
         {'train_cfg.max_iters': 12},
+        {'optim_wrapper.accumulative_counts': 8},
         {'train_dataloader.batch_size': 128},
         {'train_dataloader.dataset.split': 'val'},
         {'param_scheduler': [dict(type='ConstantLR', factor=0.5, by_epoch=False)]},
@@ -323,6 +333,7 @@ def test_arms_of_another_budget_are_refused(options, place, tmp_path):
     if place == 'grid':  # in its second value, where the control has but one
         (key, value), *_ = options.items()
         usual = {'train_dataloader.batch_size': 64, 'train_dataloader.dataset.split': 'train'}
+        usual['optim_wrapper.accumulative_counts'] = 1
         arm = dict(kind='denoiserep', grid={key: [{**EXTRA, **usual}[key], value]})
     parts = {'arms': {**STUDY['arms']}, 'ablations': {**STUDY['ablations']}}
     parts['arms' if place == 'grid' else place]['greedy'] = arm
@@ -378,6 +389,60 @@ def test_the_studies_of_the_documentation_are_sound(name, tmp_path, monkeypatch)
     assert study.arms.keys() >= {'continued', 'label-free', 'closed form', 'label-aug'}
 
 
+def test_what_a_study_says_of_scores_by_hand():
+    """More of one metric is better, less of the other; the samples are an image's absence."""
+    task = SimpleNamespace(METRICS={'accuracy': True, 'loss': False})
+    study = SimpleNamespace(task=task, metric='accuracy')
+
+    def scores(accuracy: float, spread: float) -> list:
+        loss = np.array([1.0, 1.0]) / accuracy
+        return [dict(accuracy=accuracy + np.array([0, -1, 1]) * spread, loss=loss)] * 2
+
+    arms = {'baseline': scores(50, 0), 'better': scores(60, 2), 'as good': scores(51, 3)}
+    assert best_setting(study, arms) == 'better'
+    assert best_setting(SimpleNamespace(task=task, metric='loss'), arms) == 'better'
+    compared = compare(study, arms, ['baseline', 'better'])
+    rows = table(study, compared, {'better': 'lr=1'}, ['baseline', 'better']).splitlines()
+    cells = [[cell.strip() for cell in row.split('|')[1:-1]] for row in rows]
+    assert cells[0] == ['arm', 'setting', 'accuracy', 'to baseline', 'to better']
+    assert cells[2] == ['baseline', '', '50.00 ± 0.00', '', '**-10.00** [-11.90, -8.10]']
+    assert cells[3] == ['better', 'lr=1', '60.00 ± 0.00', '**+10.00** [+8.10, +11.90]', '']
+    assert cells[4][3] == '+1.00 [-1.85, +3.85]'
+    assert compared['better']['loss']['to baseline']['mean'] == pytest.approx(1 / 60 - 1 / 50)
+
+
+def test_failed_jobs_are_all_named_with_their_logs(tmp_path, monkeypatch):
+    """By what they said this time, and not in an earlier run."""
+    from experiments.study import pool
+
+    class Process:
+        exitcode = 1
+
+        def __init__(self, args, **_):
+            self.log = Path(args[3])
+
+        def start(self):
+            if self.log.parent.name == 'a':
+                with self.log.open('a') as file:
+                    file.write('Traceback\nValueError: no images\n')
+
+        def join(self):
+            pass
+
+    context = SimpleNamespace(Process=Process, set_forkserver_preload=lambda _: None)
+    monkeypatch.setattr(pool, 'get_context', lambda _: context)
+    jobs = [SimpleNamespace(folder=str(tmp_path / n), missing=lambda: True) for n in 'abc']
+    for job in jobs[:2]:
+        Path(job.folder).mkdir()
+        Path(job.folder, 'log.txt').write_text('earlier words\n')
+    with pytest.raises(RuntimeError) as raised:
+        pool.run_jobs(jobs, 1, print)
+    message = str(raised.value)
+    assert message.startswith('3 jobs failed: ') and 'earlier' not in message
+    assert f'{tmp_path}/a failed: ValueError: no images (see {tmp_path}/a/log.txt)' in message
+    assert f'{tmp_path}/b failed: no output' in message and f'{tmp_path}/c/log.txt' in message
+
+
 def test_the_curve_of_a_baseline_goes_by_training_iterations(tmp_path):
     rows = [
         dict(lr=0.1, loss=2.0, step=8),
@@ -403,6 +468,7 @@ def run_tool(path: Path, out: Path, *flags: str, fails: bool = False) -> str:
 
 
 STUDY_OF_ENDLESS_JOBS = """
+import os
 import time
 from pathlib import Path
 from experiments.study.jobs import Job
@@ -412,6 +478,7 @@ from experiments.study.pool import run_jobs
 class Endless(Job):
     def missing(self):
         for beat in range(1200 if __name__ == '__mp_main__' else 0):  # in the worker
+            Path(self.folder, 'process').write_text(str(os.getpid()))
             Path(self.folder, 'beat').write_text(str(self.seed))
             time.sleep(0.1)
         return ('train',)
@@ -455,9 +522,10 @@ def test_no_job_outlives_a_study_that_is_killed(tmp_path):
     script.write_text(STUDY_OF_ENDLESS_JOBS.replace('{folder!r}', repr(str(tmp_path))))
     study = subprocess.Popen([sys.executable, str(script)], env=environment())
     until(beat.is_file)
+    process = int((tmp_path / 'process').read_text())
     study.kill()
     study.wait()
-    until(lambda: time.time() - beat.stat().st_mtime > 3)
+    until(lambda: not runs(process))
 
 
 def test_no_job_begins_in_a_study_that_is_interrupted(tmp_path):
@@ -486,6 +554,14 @@ def test_jobs_use_the_gpus_that_are_visible(monkeypatch):
     assert visible_gpus() == ['0', '1']
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
     assert visible_gpus() == []
+
+
+def runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def until(condition, seconds=100):

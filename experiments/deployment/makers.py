@@ -5,6 +5,7 @@ import os.path as osp
 import shutil
 from typing import Any, Callable, Dict, List, Optional
 
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -14,6 +15,7 @@ from mmdenoiserep.calibration import NothingBetter
 from mmdenoiserep.calibration.measured import check_measured
 from mmdenoiserep.datasets.pairs import insert_behind_loading
 from mmdenoiserep.hooks import DenoiseRepHook
+from mmdenoiserep.stock.checkpoint import load_checkpoint_file, weights_of
 from mmdenoiserep.stock.config import without_sync_norms
 
 from .batch_norm import batch_norm
@@ -133,15 +135,15 @@ def _measured(
     return ''
 
 
-def _matched(
-    config: Config, checkpoint: str, out: str, noises: List[str], options: Options
-) -> None:
+def _matched(config: Config, checkpoint: str, out: str, noises: List[str], options: Options) -> str:
     """``targets``, and those of the hook."""
     options = dict(options)
     config = _denoised(config, to_measured_config, options.pop('targets', None))
     hook = dict(mode='label-free', noise=noises, init='calibrated')
     config.custom_hooks[0].update({**hook, **options})
     _train_denoisers(config, checkpoint, out)
+    stock, made = (weights_of(load_checkpoint_file(path), path) for path in (checkpoint, out))
+    return REFUSED if all(torch.equal(stock[key], made[key]) for key in made) else ''
 
 
 MAKERS: Dict[str, Callable] = {

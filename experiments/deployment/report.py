@@ -135,7 +135,7 @@ def draw_minutes(study: Study, group: Group, results: Dict[str, ArmResult], path
         if result.recovered is None:
             continue
         share = result.recovered
-        error = [[share.mean - share.low], [share.high - share.mean]]
+        error = plots.error_bar(*share)
         marker = 's' if LABELS[study.arms[name].kind] else 'o'
         minutes = max(result.minutes, 0.01)
         axis.errorbar(minutes, share.mean, yerr=error, fmt=marker, capsize=3, label=name)

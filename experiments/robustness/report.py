@@ -163,8 +163,8 @@ def draw(plan: Plan, summary: Dict[str, Dict[str, Cell]], path: str) -> None:
     for i, name in enumerate(names):
         values = [summary[line][name].value for line in lines]
         places = [row + (i - (len(names) - 1) / 2) * height for row in range(len(lines))]
-        errors = [[v.mean - v.low for v in values], [v.high - v.mean for v in values]]
-        errors = [[max(0, e) for e in side] for side in errors]
+        bars = [plots.error_bar(*value) for value in values]
+        errors = [[bar[side][0] for bar in bars] for side in (0, 1)]
         axis.barh(
             places,
             [v.mean for v in values],

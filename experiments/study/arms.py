@@ -101,13 +101,18 @@ def arm_config(base: Config, arm: Arm, extra: dict, values: Dict[str, Any]) -> C
 
 def budget(config: Config) -> Dict[str, Any]:
     """What arms must have in common to be compared: all but optimizer, model and hooks."""
-    loop = config.train_cfg
+    loop, loader = config.train_cfg, config.train_dataloader
     return dict(
+        loop=loop.get('type'),
+        by_epoch=loop.get('by_epoch'),
         iterations=loop.get('max_iters'),
         epochs=loop.get('max_epochs'),
-        batch_size=config.train_dataloader.batch_size,
+        batch_size=loader.batch_size,
+        batches_per_step=config.optim_wrapper.get('accumulative_counts', 1),
+        sampler=loader.get('sampler'),
+        drop_last=loader.get('drop_last'),
         schedule=config.get('param_scheduler'),
-        data=config.train_dataloader.dataset,
+        data=loader.dataset,
     )
 
 

@@ -70,7 +70,8 @@ class Job(NamedTuple):
 
     def missing(self) -> Tuple[str, ...]:
         """What is still to do: of 'train', 'val' and 'test'."""
-        if read_record(self.folder).get('fingerprint') != self.fingerprint():
+        record = read_record(self.folder)
+        if record.get('fingerprint') != self.fingerprint() or not osp.isfile(record['checkpoint']):
             return ('train', *self.splits)
         return tuple(s for s in self.splits if not osp.isfile(statistics_file(self.folder, s)))
 

@@ -50,7 +50,7 @@ def run_jobs(
         scope (str): Package whose models and data sets the jobs use.
 
     Raises:
-        RuntimeError: If a job fails: with its last words. The others are finished first.
+        RuntimeError: If jobs fail: with their last words. The others are finished first.
     """
     context = get_context('forkserver')
     context.set_forkserver_preload([*PRELOAD, f'{scope}.models', f'{scope}.datasets'])
@@ -68,6 +68,7 @@ def run_jobs(
         if job.missing():
             log = Path(job.folder, 'log.txt')
             log.parent.mkdir(parents=True, exist_ok=True)
+            before = log.stat().st_size if log.is_file() else 0  # it may have run earlier
             place = places.get()
             try:
                 process = context.Process(
@@ -85,7 +86,8 @@ def run_jobs(
                         f'{job.folder} was killed by signal {-process.exitcode}; if the memory was '
                         f'full, give fewer --workers (see {log})'
                     )
-                lines = log.read_text(errors='replace').strip().splitlines() or ['no output']
+                words = log.read_bytes()[before:] if log.is_file() else b''
+                lines = words.decode(errors='replace').strip().splitlines() or ['no output']
                 raise RuntimeError(f'{job.folder} failed: {lines[-1]} (see {log})')
         done(job)
 
@@ -96,8 +98,11 @@ def run_jobs(
         except BaseException:  # an interrupt, after which no other job is to start
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    for future in futures:
-        future.result()
+    errors = [error for error in (future.exception() for future in futures) if error]
+    if len(errors) > 1 and all(isinstance(error, RuntimeError) for error in errors):
+        raise RuntimeError(f'{len(errors)} jobs failed: ' + '; '.join(map(str, errors)))
+    for error in errors:
+        raise error
 
 
 def visible_gpus() -> List[str]:

@@ -16,6 +16,8 @@ from .bootstrap import Difference, paired_difference, resamples
 from .jobs import statistics_file
 from .plan import Study, setting_name
 
+#: What validation is followed by in training, as MMEngine logs it, and what makes it percent.
+CURVES = {'mIoU': 1, 'coco/bbox_mAP': 100, 'accuracy/top1': 1, 'reid/mAP': 1}
 #: For each seed, by metric, the score and its bootstrap samples.
 Scores = List[Dict[str, np.ndarray]]
 
@@ -152,7 +154,7 @@ def draw_arms(study: Study, compared: dict, path: str) -> None:
         for row, name in enumerate(names):
             entry = compared[name][study.metric].get(f'to {reference}')
             if entry:
-                error = [[entry['mean'] - entry['low']], [entry['high'] - entry['mean']]]
+                error = plots.error_bar(*(entry[key] for key in ('mean', 'low', 'high')))
                 axis.errorbar(entry['mean'], row, xerr=error, fmt='o', color='tab:blue', capsize=3)
         axis.axvline(0, color='gray', linewidth=0.8)
         axis.set_xlabel(f'{study.metric}, difference to {reference}')
@@ -173,7 +175,7 @@ def draw_baselines(study: Study, path: str) -> None:
         steps = validation_steps(loop)[: len(values)]
         axis.plot(steps, values[: len(steps)], marker='.', label=f'seed {seed}')
     axis.set_xlabel('iteration' if loop.get('max_iters') else 'epoch')
-    axis.set_ylabel(f'{study.metric}, validation')
+    axis.set_ylabel(f'{next(iter(study.task.METRICS))}, validation')  # what MMEngine logs
     axis.legend(fontsize='small')
     figure.tight_layout()
     figure.savefig(path, dpi=150)
@@ -194,9 +196,8 @@ def validation_curve(folder: str) -> List[float]:
     """The values of a baseline's validations, in order."""
     files = sorted(Path(folder).glob('*/vis_data/scalars.json'))
     lines = files[-1].read_text(encoding='utf-8').splitlines() if files else []
-    keys = ('mIoU', 'coco/bbox_mAP', 'accuracy/top1', 'reid/mAP')
     rows = map(json.loads, filter(str.strip, lines))
-    return [row[key] for row in rows for key in keys if key in row]
+    return [factor * row[key] for row in rows for key, factor in CURVES.items() if key in row]
 
 
 def _scores(task: ModuleType, path: str, replicates: int) -> Dict[str, np.ndarray]:
