@@ -59,3 +59,12 @@ def stock_worker():
 
         yield ask
         process.stdin.close()
+
+
+@pytest.fixture
+def tool_here(tmp_path, monkeypatch, capsys):
+    """A tool in this process and in ``tmp_path``: a call of its name and arguments."""
+    from crafted import run_tool
+
+    monkeypatch.chdir(tmp_path)
+    return lambda name, *args: run_tool(name, *args, capsys=capsys, monkeypatch=monkeypatch)

@@ -224,7 +224,7 @@ def test_without_fuse_the_result_trains_further(stock, stock_config_file, tmp_pa
 
 
 def test_bad_input_is_refused_and_nothing_is_written(
-    stock, stock_config_file, config_file, tmp_path
+    stock, stock_config_file, config_file, tmp_path, tool_here
 ):
     path, _ = stock
     stocks = stock_config_file
@@ -263,8 +263,8 @@ def test_bad_input_is_refused_and_nothing_is_written(
             "NaN or infinity in 'backbone.conv1.weight'",
         ),
     ):
-        done = tool('calibrate', *arguments, cwd=tmp_path)
-        assert done.returncode == 1 and message in done.stderr.splitlines()[-1], done.stderr
+        done = tool_here('calibrate', *arguments)
+        assert done.code == 1 and message in done.last, done.lines
     assert set(tmp_path.iterdir()) == before
 
 

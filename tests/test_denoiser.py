@@ -1,7 +1,6 @@
 """Exactness of the fusion, against denoising written out from the definition."""
 
 import copy
-import io
 
 import pytest
 import torch
@@ -96,21 +95,6 @@ def test_untrained_denoiser_leaves_the_bytes_of_the_layer(case, seed):
     assert torch.equal(layer(x), expected)
     detach(layer, keep=bool(parametrization_of(layer).weight.any()))
     assert layer.weight.detach().numpy().tobytes() == weight
-
-
-def test_fusing_twice_gives_the_same_bytes():
-    def fuse() -> bytes:
-        torch.manual_seed(0)
-        layer = nn.Conv2d(12, 8, 3, groups=4)
-        denoiser = Denoiser(layer, step=7)
-        nn.init.normal_(denoiser.weight)
-        attach(layer, denoiser)
-        detach(layer, keep=bool(parametrization_of(layer).weight.any()))
-        file = io.BytesIO()
-        torch.save(layer.state_dict(), file)
-        return file.getvalue()
-
-    assert fuse() == fuse()
 
 
 def test_fusion_keeps_the_parameter_and_its_gradient_flag():

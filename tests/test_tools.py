@@ -56,7 +56,9 @@ def test_a_stock_config_trains_with_a_flag(stock_config_file, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_flags_for_stock_configs_are_refused_elsewhere(config_file, stock_config_file, tmp_path):
+def test_flags_for_stock_configs_are_refused_elsewhere(
+    config_file, stock_config_file, tmp_path, tool_here
+):
     for path, flags, message in (
         (config_file, ['--denoiserep'], 'has denoisers already'),
         (config_file, ['--mode', 'label-free'], '--noise and --keep-clean go with --denoiserep'),
@@ -64,8 +66,8 @@ def test_flags_for_stock_configs_are_refused_elsewhere(config_file, stock_config
         ('mmnone::a.py', ['--denoiserep'], 'no package mmnone of OpenMMLab'),
         ('none.py', ['--denoiserep'], 'there is no config none.py'),
     ):
-        done = tool('train', path, *flags, cwd=tmp_path)
-        assert done.returncode == 1 and message in done.stderr.splitlines()[-1]
+        done = tool_here('train', path, *flags)
+        assert done.code == 1 and message in done.last
         assert not (tmp_path / 'work_dirs').exists()
 
 
@@ -109,16 +111,16 @@ def test_a_training_that_has_not_begun_is_not_resumed(stock_config_file, tmp_pat
     assert config.load_from == 'other.pth' and config.resume
 
 
-def test_flags_of_measured_noise_need_a_noise(stock_config_file, tmp_path):
+def test_flags_of_measured_noise_need_a_noise(stock_config_file, tmp_path, tool_here):
     checkpoint = str(stock_config_file)  # is not looked at
     for name, args in (
         ('calibrate', [checkpoint, 'out.pth', '--images', str(tmp_path), '--keep-clean', '0.8']),
         ('train', ['--denoiserep', '--keep-clean', '0.8']),
         ('train', ['--keep-clean', '0']),
     ):
-        done = tool(name, stock_config_file, *args, cwd=tmp_path)
-        assert done.returncode == 1
-        assert re.search('--keep-clean go(es)? with .*noise', done.stderr.splitlines()[-1])
+        done = tool_here(name, stock_config_file, *args)
+        assert done.code == 1
+        assert re.search('--keep-clean go(es)? with .*noise', done.last)
 
 
 def test_measured_noise_is_trained_with_an_optimizer_of_its_own():
@@ -159,24 +161,24 @@ def test_without_a_gpu_training_is_in_float32(stock_config_file, monkeypatch):
     assert config_from_arguments(args).optim_wrapper == expected
 
 
-def test_a_missing_checkpoint_is_named_before_anything_is_built(config_file, tmp_path):
+def test_a_missing_checkpoint_is_named_before_anything_is_built(config_file, tool_here):
     for name, args in (
         ('train', ['--cfg-options', 'load_from=none.pth']),
         ('train', ['--resume', 'none.pth']),
         ('test', ['none.pth']),
     ):
-        done = tool(name, config_file, *args, cwd=tmp_path)
-        assert done.returncode == 1
-        assert 'load_from: there is no checkpoint none.pth' in done.stderr.splitlines()[-1]
+        done = tool_here(name, config_file, *args)
+        assert done.code == 1
+        assert 'load_from: there is no checkpoint none.pth' in done.last
 
 
-def test_flags_that_the_config_cannot_serve(config_file, tmp_path):
-    done = tool('train', config_file, '--auto-scale-lr', cwd=tmp_path)
-    assert done.returncode == 1 and 'base_batch_size' in done.stderr
-    done = tool('test', config_file, 'none.pth', '--show-dir', 'pictures', cwd=tmp_path)
-    assert done.returncode == 1 and 'default_hooks.visualization' in done.stderr
-    done = tool('test', config_file, 'none.pth', '--out', 'out.json', cwd=tmp_path)
-    assert done.returncode == 2 and '--out' in done.stderr
+def test_flags_that_the_config_cannot_serve(config_file, tool_here):
+    done = tool_here('train', config_file, '--auto-scale-lr')
+    assert done.code == 1 and 'base_batch_size' in done.last
+    done = tool_here('test', config_file, 'none.pth', '--show-dir', 'pictures')
+    assert done.code == 1 and 'default_hooks.visualization' in done.last
+    done = tool_here('test', config_file, 'none.pth', '--out', 'out.json')
+    assert done.code == 2 and '--out' in done.last
 
 
 @pytest.mark.parametrize('package', ['mmdet', 'mmseg', 'mmpretrain'])
