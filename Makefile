@@ -69,7 +69,7 @@ docs: $(READY_DOCS) ## the documentation, into work_dirs/docs; warnings are erro
 	$(run) -m sphinx -E -a -q -W --keep-going -b html docs work_dirs/docs
 
 clean: ## remove the environments and all caches but mmcv's wheels
-	rm -rf .venv .venv-classic build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-classic build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Sphinx, of which only the documentation has need.

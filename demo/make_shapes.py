@@ -13,6 +13,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from rich.progress import track
 
+from mmdenoiserep.cli import at_least
+
 CLASSES = ('circle', 'square', 'triangle')
 #: Objects of which less is visible are drawn but not annotated.
 MIN_VISIBLE_PIXELS = 40
@@ -38,6 +40,8 @@ def make_shapes(
     if marker.is_file() and json.loads(marker.read_text()) == settings:
         print(f'{out} is there already')
         return
+    if out.exists() and not marker.is_file() and any(out.iterdir()):
+        raise SystemExit(f'{out} holds something else, which would be lost; give another folder')
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent))
     try:
@@ -136,10 +140,10 @@ def _texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out', type=Path, help='folder of the data set')
-    parser.add_argument('--num-train', type=int, default=400)
-    parser.add_argument('--num-val', type=int, default=100)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--size', type=int, default=128, help='width and height in pixels')
+    parser.add_argument('--num-train', type=at_least(1), default=400)
+    parser.add_argument('--num-val', type=at_least(1), default=100)
+    parser.add_argument('--seed', type=at_least(0), default=0)
+    parser.add_argument('--size', type=at_least(32), default=128, help='width and height in pixels')
     make_shapes(**vars(parser.parse_args()))
 
 

@@ -44,6 +44,7 @@ REMEDIES = {
     'mmdet.apis': 'pip install onedl-mmdetection',
     'mmseg.apis': 'pip install onedl-mmsegmentation',
     'mmpretrain.apis': 'pip install onedl-mmpretrain',
+    'imagecorruptions': 'pip install imagecorruptions-imaug',
 }
 TEST_REMEDIES = {
     **{name: f'pip install {name}' for name in ('pytest', 'hypothesis')},

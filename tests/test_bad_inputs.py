@@ -168,7 +168,7 @@ CONFIGS = {
     'syntax_base.py': "'(' was never closed",
     'base.py': 'none.py, which is not there',
     'raises.py': 'cannot be read as a config: ZeroDivisionError: division by zero',
-    'no_import.py': 'Failed to import custom modules',
+    'no_import.py': "No module named 'no_such_module' (custom_imports)",
     'mmnone::a/b.py': 'no package mmnone of OpenMMLab is installed',
 }
 #: How each tool takes a config, and a checkpoint.

@@ -35,6 +35,11 @@ def test_data_with_the_same_settings_is_kept_and_other_data_replaced(tmp_path):
     make_shapes(out, num_train=1, num_val=1)
     assert len(list((out / 'train').iterdir())) == 1
     assert list(tmp_path.iterdir()) == [out]
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'photos' / 'a.jpg').touch()
+    with pytest.raises(SystemExit, match='photos holds something else'):
+        make_shapes(tmp_path / 'photos')
+    assert (tmp_path / 'photos' / 'a.jpg').exists()
 
 
 def test_annotations_are_boxes_and_masks_of_what_is_visible(tmp_path):

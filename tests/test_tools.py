@@ -3,7 +3,6 @@
 import argparse
 import pickle
 import re
-import runpy
 
 import pytest
 from mmengine.config import Config
@@ -15,8 +14,9 @@ from mmdenoiserep.cli import (
     load_config,
     set_resume,
 )
+from mmdenoiserep.cli.testing import enable_tta
 from mmdenoiserep.stock.reader import read_checkpoint
-from tools import TOOLS, tool
+from tools import tool
 
 
 def test_train_resume_test_and_the_default_work_folder(config_file, tmp_path):
@@ -169,7 +169,7 @@ def test_a_missing_checkpoint_is_named_before_anything_is_built(config_file, too
     ):
         done = tool_here(name, config_file, *args)
         assert done.code == 1
-        assert 'load_from: there is no checkpoint none.pth' in done.last
+        assert 'there is no checkpoint none.pth' in done.last
 
 
 def test_flags_that_the_config_cannot_serve(config_file, tool_here):
@@ -208,7 +208,6 @@ def test_a_resumed_training_goes_on_with_its_logs(config_file, tmp_path):
 
 def test_labels_are_of_the_image_that_is_not_flipped():
     """MMSegmentation's model for test-time augmentation takes them from the first version."""
-    enable_tta = runpy.run_path(str(TOOLS / 'test.py'))['enable_tta']
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
     loader = dict(dataset=dict(pipeline=pipeline))
     config = Config(dict(default_scope='mmseg', model=dict(type='X'), test_dataloader=loader))
@@ -218,7 +217,6 @@ def test_labels_are_of_the_image_that_is_not_flipped():
 
 
 def test_augmentation_at_test_time_goes_where_the_pipeline_is():
-    enable_tta = runpy.run_path(str(TOOLS / 'test.py'))['enable_tta']
     inner = dict(type='A', pipeline=[dict(type='Load'), dict(type='PackInputs')])
     model = dict(type='B')
 

@@ -11,24 +11,17 @@ the DenoiseRep config that is written beside it, to train further from. With --n
 
 import argparse
 
-from mmdenoiserep.apis import calibrate_checkpoint, calibrate_measured_checkpoint
-from mmdenoiserep.apis.fuse import check_out
 from mmdenoiserep.calibration import METHODS
-from mmdenoiserep.cli import (
-    add_tool_arguments,
-    at_least,
-    load_denoiserep_config,
-    load_measured_config,
-    run_tool,
-)
+from mmdenoiserep.cli import add_tool_arguments, at_least, run_tool
 from mmdenoiserep.cli.arguments import (
     OPTIONS_HELP,
     ConfigOptions,
     add_launcher_arguments,
     add_noise_arguments,
     regular_expression,
+    seed,
 )
-from mmdenoiserep.cli.configs import check_launcher
+from mmdenoiserep.cli.calibration import calibrate
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--max-tokens', type=int, default=256, help='tokens per image and layer (default: 256)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='chooses the images (default: 0)')
+    parser.add_argument('--seed', type=seed, default=0, help='chooses the images (default: 0)')
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, help=OPTIONS_HELP)
     parser.add_argument('--force', action='store_true', help='replace OUT and its config')
     add_launcher_arguments(parser)
@@ -83,47 +76,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(args: argparse.Namespace) -> None:
-    check_launcher(args.launcher)
-    check_out(args.out, args.checkpoint, args.config, args.force)
-    measured = bool(args.noise or args.degraded)
-    default = 256 if measured else 512
-    shared = dict(
-        num_images=default if args.num_images is None else args.num_images,
-        images=args.images or args.clean,
-        fuse=args.fuse,
-        max_tokens=args.max_tokens,
-        seed=args.seed,
-        launcher=args.launcher,
-        force=args.force,
-    )
-    own = {name: getattr(args, name) for name in ('keep_clean', 'method', 'images_per_pass')}
-    own = {name: value for name, value in own.items() if value is not None}
-    strange = ['clean'] * bool(args.clean) + list(own)
-    if strange and not measured:
-        raise ValueError(
-            f'--{strange[0].replace("_", "-")} goes with measured noise: give --noise, or '
-            '--clean and --degraded'
-        )
-    if measured:
-        report = calibrate_measured_checkpoint(
-            load_measured_config(args.config, args.targets, args.cfg_options),
-            args.checkpoint,
-            args.out,
-            noise=args.noise,
-            degraded=args.degraded,
-            **own,
-            **shared,
-        )
-    else:
-        config = load_denoiserep_config(args.config, args.targets, args.cfg_options)
-        report = calibrate_checkpoint(config, args.checkpoint, args.out, **shared)
-    if report:
-        print(report)
-
-
 def main() -> None:
-    run_tool(parse_args, run)
+    run_tool(parse_args, calibrate)
 
 
 if __name__ == '__main__':

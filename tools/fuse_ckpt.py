@@ -3,7 +3,6 @@
 import argparse
 
 from mmdenoiserep.apis import fuse_checkpoint
-from mmdenoiserep.apis.fuse import check_out
 from mmdenoiserep.cli import add_tool_arguments, load_config, run_tool
 
 
@@ -30,7 +29,6 @@ def parse_args() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    check_out(args.out, args.checkpoint, args.config, args.force)
     config = load_config(args.config)
     options = (args.check, args.force, args.strength)
     print(fuse_checkpoint(config, args.checkpoint, args.out, *options))

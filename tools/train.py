@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         if 'base_batch_size' not in (config.get('auto_scale_lr') or {}):
             raise ValueError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         config.auto_scale_lr.enable = True
-    if args.resume:
+    if args.resume is not None:
         set_resume(config, args.resume)
     train(config, args.allow_missing)
 

@@ -98,6 +98,8 @@ def calibrate_checkpoint(
     model, dataset_meta = load_stock_model(config, checkpoint)
     loader = Runner.build_dataloader(unlabelled_loader(config, seed, images), seed=seed)
     share = min(-(-num_images // world_size), len(loader.sampler))
+    if not share:
+        raise ValueError('there is no image to calibrate on; look at the data set of the config')
     model.to(calibration_device())
     bar = ProgressBar(share, bar_width=30) if rank == 0 else None
     seen = calibrate(
@@ -126,6 +128,8 @@ def write_unfused(
 ) -> CalibrationReport:
     """Write a DenoiseRep checkpoint and its config, to train further from."""
     config.load_from = osp.abspath(out)
+    for key in ('work_dir', 'experiment_name'):  # of who trained the stock model
+        config.pop(key, None)
     config_path = write_with_config(out, config, model.state_dict(), dataset_meta, force)
     return CalibrationReport(out, config_path, len(denoisers(model)), num_images)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..conversion import denoisers, fuse_denoisers
 from ..network.state_dict import DENOISER_KEY, is_fused, mark_fused
 from ..stock.checkpoint import first_of, load_checkpoint_file, load_exactly, weights_of
-from ..stock.config import denoised_parts, text_of, to_stock_config
+from ..stock.config import bases_of, denoised_parts, text_of, to_stock_config
 from ..stock.files import check_free, mend_pair, write_pair
 from ..stock.model import build_model
 from ..version import __version__
@@ -171,7 +171,8 @@ def check_out(out: str, checkpoint: str, config: Optional[str] = None, force: bo
     Args:
         out (str): Where the result is to be written, with its config beside it.
         checkpoint (str): The checkpoint that is read.
-        config (str, optional): The config file that is read.
+        config (str, optional): The config file that is read, or that a DenoiseRep config has
+            its name from.
         force (bool): Whether files that are there may be replaced. Defaults to False.
 
     Raises:
@@ -182,7 +183,12 @@ def check_out(out: str, checkpoint: str, config: Optional[str] = None, force: bo
     if not out.endswith('.pth') or osp.basename(out) == '.pth':
         raise ValueError(f'the checkpoint to write must be named *.pth, got {out}')
     mend_pair(out, _config_path(out), _config_in)
-    inputs = {checkpoint: 'checkpoint', **({config: 'config'} if config else {})}
+    if config and not osp.isfile(config):
+        config = config.replace('_denoiserep.py', '.py')
+    inputs = {path: f'base of {config}' for path in bases_of(config)} if config else {}
+    inputs[checkpoint] = 'checkpoint'
+    if config and osp.isfile(config):
+        inputs[config] = 'config'
     check_free([out, _config_path(out)], force, inputs)
 
 

@@ -14,7 +14,7 @@ from .configs import (
     load_measured_config,
 )
 from .entry import run_tool
-from .runner import build_runner, check_loop, set_resume, train
+from .runner import build_runner, check_loop, set_resume, test, train
 
 __all__ = [
     'add_denoiserep_arguments',
@@ -29,6 +29,7 @@ __all__ = [
     'load_measured_config',
     'run_tool',
     'set_resume',
+    'test',
     'train',
     'usable_device',
 ]

@@ -120,6 +120,13 @@ def share(text: str) -> float:
     return value
 
 
+def seed(text: str) -> int:
+    """What NumPy takes to seed its generators."""
+    if not text.isdigit() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f'must be an integer from 0 to 2**32 - 1, got {text}')
+    return int(text)
+
+
 def at_least(minimum: float, kind: type = int) -> Callable[[str], Union[int, float]]:
     """A type of argument: a number that is not below ``minimum``."""
 

@@ -2,6 +2,8 @@
 
 import argparse
 import ast
+import difflib
+import inspect
 import os
 import os.path as osp
 import re
@@ -14,11 +16,13 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hub import get_config
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 
 from ..apis.measured_config import schedule_of, set_optimizer, set_schedule, to_measured_config
 from ..stock.config import (
     is_denoiserep_config,
     to_denoiserep_config,
+    type_name,
     with_named_types,
     without_sync_norms,
 )
@@ -119,6 +123,10 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
             config = make(config, targets=args.targets)
         except ValueError as error:
             raise ValueError(f'{args.config}: {error}') from None
+        # Of a stock training that wrote the config: its folder is not for this one.
+        config.pop('work_dir', None)
+        config.pop('experiment_name', None)
+        config.resume = False
         if args.mode:
             config.custom_hooks[0].mode = args.mode
         if args.noise:
@@ -147,7 +155,8 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
             set_schedule(config)  # by the length that it has now
     if not isinstance(config.get('model'), dict) or not config.model.get('type'):
         raise ValueError(f'{args.config} has no model')
-    if denoiserep and 'load_from' not in (args.cfg_options or {}):
+    resumed = getattr(args, 'resume', None) not in (None, 'auto')
+    if denoiserep and not resumed and 'load_from' not in (args.cfg_options or {}):
         config.load_from = _checkpoint_of(args.config, config)
     _full_precision_without_gpu(config)
     if config.launcher == 'none':
@@ -163,8 +172,14 @@ def merge(config: Config, options: dict) -> None:
     """Override settings of a config.
 
     Raises:
-        ValueError: If a key leads through something that has no keys.
+        ValueError: If a key leads through something that has no keys, or is nearly one that the
+            config has.
     """
+    for key in {option.split('.')[0] for option in options} - set(config):
+        known = {*config, *inspect.signature(Runner.__init__).parameters} - {'self', 'cfg'}
+        meant = difflib.get_close_matches(key, known, 1, cutoff=0.8)
+        if meant and key not in known:
+            raise ValueError(f'--cfg-options: the config has no {key!r}; {meant[0]!r} is meant?')
     try:
         config.merge_from_dict(options)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -213,6 +228,11 @@ def _words(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         code = (error.text or '').strip()
         return f'{error.msg}{": " if code else ""}{code}'
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ImportError):
+        cause: BaseException = error  # MMEngine's first words are of what the path is
+        while isinstance(cause.__cause__ or cause.__context__, ImportError):
+            cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        return f'{cause} (custom_imports); is it in PYTHONPATH or the current folder?'
     lines = str(error).strip().splitlines() or ['']
     kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
     return f'{kind}{lines[0][:200]}'
@@ -220,7 +240,7 @@ def _words(error: BaseException) -> str:
 
 def _full_precision_without_gpu(config: Config) -> None:
     wrapper = config.get('optim_wrapper') or {}
-    if wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+    if type_name(wrapper) == 'AmpOptimWrapper' and get_device() == 'cpu':
         print_log('no GPU: training in float32 and not with AmpOptimWrapper', 'current', WARNING)
         wrapper['type'] = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):

@@ -1,6 +1,7 @@
 """The way into every tool: checkpoints are read as data, and an error is one line."""
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -81,6 +82,8 @@ def _place(error: BaseException) -> str:
 
 
 def _remedy(error: BaseException) -> Optional[str]:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return 'free space where it is written: OUT, or the work folder'
     if isinstance(error, FileNotFoundError) and error.filename:
         return 'check the paths in the config, which --cfg-options override'
     if isinstance(error, PermissionError) and error.filename:

@@ -4,16 +4,22 @@ import os
 import os.path as osp
 import shutil
 from contextlib import suppress
-from typing import Any, List, Optional, Sized
+from pathlib import Path
+from typing import Any, List, Optional, Sized, Type
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..apis.fit import check_fit
+from ..conversion import denoisers
+from ..hooks.measured_training import unwrap
+from ..network.state_dict import DENOISER_KEY
+from ..stock.config import package_of
 from ..stock.files import check_writable
 
 
@@ -22,7 +28,12 @@ def set_resume(config: Config, checkpoint: str) -> None:
 
     With 'auto' and none there it begins, from ``load_from``: a job that is started again and again
     has one command.
+
+    Raises:
+        ValueError: If the checkpoint has no name.
     """
+    if not checkpoint:
+        raise ValueError('--resume was given an empty path; without a value it takes the latest')
     if checkpoint == 'auto' and find_latest_checkpoint(config.work_dir) is None:
         config.resume = False
         return
@@ -39,24 +50,76 @@ def build_runner(config: Config, allow_missing: bool = False) -> Runner:
 
     Raises:
         FileNotFoundError: If ``load_from`` names a local file that does not exist.
+        ValueError: If it names none at all.
         OSError: If the work folder cannot be written to.
     """
     checkpoint = config.get('load_from')
-    if checkpoint and '://' not in checkpoint and not osp.isfile(osp.expanduser(checkpoint)):
-        raise FileNotFoundError(
-            f'load_from: there is no checkpoint {checkpoint}; to train, give the stock one by '
-            '--cfg-options load_from=PATH'
-        )
+    check_named(checkpoint)
     check_writable(osp.join(config.work_dir, 'log'))
-    made = _missing_folders(config.work_dir)
+    made, dumped = _missing_folders(config.work_dir), _Dumped(config)
     try:
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     except Exception:
         _remove(made)
+        dumped.put_back()
         raise
     guard = InputGuard(checkpoint, bool(config.get('resume')), allow_missing)
     runner.register_hook(guard, priority='VERY_HIGH')
     return runner
+
+
+def test(config: Config, allow_missing: bool = False, out: Optional[str] = None) -> None:
+    """Test by a config. The config that a training left in the work folder stays as it is.
+
+    Args:
+        config (Config): With a work folder and ``load_from``.
+        allow_missing (bool): Whether a checkpoint may lack weights of the model.
+        out (str, optional): Where predictions are written, ``*.pkl``, complete or not at all.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: See :func:`build_runner`.
+    """
+    dumped = _Dumped(config)
+    runner = build_runner(config, allow_missing)
+    dumped.put_back()
+    if not out:
+        runner.test()
+        return
+    dump: Type[DumpResults] = DumpResults
+    if package_of(config) == 'mmdet':
+        from mmdet.evaluation import DumpDetResults
+
+        dump = DumpDetResults  # encodes masks, which would fill the memory as bitmaps
+    partial = f'{out}.part.pkl'
+    runner.test_evaluator.metrics.append(dump(out_file_path=partial))
+    try:
+        runner.test()
+        if is_main_process():
+            os.replace(partial, out)
+    finally:
+        with suppress(OSError):
+            os.unlink(partial)
+
+
+def check_named(checkpoint: Any) -> None:
+    """Refuse what names no checkpoint: neither a file that is there nor an address.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is a folder, or no name at all.
+    """
+    if not checkpoint:
+        return
+    if not isinstance(checkpoint, str):
+        raise ValueError(f'load_from must be the path of one checkpoint, got {checkpoint!r}')
+    path = osp.expanduser(checkpoint)
+    if osp.isdir(path):
+        raise ValueError(f'{checkpoint} is a folder, not a checkpoint')
+    if '://' not in checkpoint and not osp.isfile(path):
+        raise FileNotFoundError(
+            f'there is no checkpoint {checkpoint} (of the command line, or of load_from in the '
+            'config)'
+        )
 
 
 def train(config: Config, allow_missing: bool = False) -> None:
@@ -71,7 +134,7 @@ def train(config: Config, allow_missing: bool = False) -> None:
         FileNotFoundError, OSError: See :func:`build_runner`.
     """
     check_loop(config, osp.basename(config.filename or 'the config'))
-    made = _missing_folders(config.work_dir)
+    made, dumped = _missing_folders(config.work_dir), _Dumped(config)
     runner = build_runner(config, allow_missing)
     guard = next(hook for hook in runner.hooks if isinstance(hook, InputGuard))
     try:
@@ -80,6 +143,7 @@ def train(config: Config, allow_missing: bool = False) -> None:
         # The log of what the memory ran out in may be of a long calibration.
         if not guard.trains and not isinstance(error, torch.cuda.OutOfMemoryError):
             _remove(made or [runner.log_dir])
+            dumped.put_back()
         raise
 
 
@@ -119,6 +183,12 @@ class InputGuard(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:
         if self.resume:
             _check_state(checkpoint, self.checkpoint)
+            denoised = any(DENOISER_KEY in key for key in checkpoint['state_dict'])
+            if denoisers(unwrap(runner.model)) and not denoised:
+                raise ValueError(
+                    f'{self.checkpoint} is of a training without denoisers; to start from its '
+                    'weights, give it as --cfg-options load_from=PATH without --resume'
+                )
         check_fit(runner.model, checkpoint, self.checkpoint, self.allow_missing)
 
     def before_train(self, runner: Runner) -> None:
@@ -135,6 +205,20 @@ class InputGuard(Hook):
 
     def before_test(self, runner: Runner) -> None:
         _check_images(runner.test_dataloader, 'test')
+
+
+class _Dumped:
+    """The config of an earlier run in a work folder, over which a runner writes its own."""
+
+    def __init__(self, config: Config) -> None:
+        self._path = Path(config.work_dir, osp.basename(config.filename or ''))
+        self._content = self._path.read_bytes() if self._path.is_file() else None
+
+    def put_back(self) -> None:
+        """Write it again, as it was."""
+        if self._content is not None and is_main_process():
+            with suppress(OSError):
+                self._path.write_bytes(self._content)
 
 
 def _missing_folders(path: str) -> List[str]:

@@ -119,6 +119,8 @@ class DenoiseRepHook(Hook):
         if noise and mode == 'alternating':
             raise ValueError("noise goes with mode='label-free' and mode='label-aug'")
         check_keep_clean(keep_clean)
+        if not noise and (cut_mix or keep_clean != 0.5):
+            raise ValueError('keep_clean and cut_mix go with noise, which is not given')
         numbers = dict(
             period=period,
             max_tokens=max_tokens,
@@ -208,6 +210,12 @@ class DenoiseRepHook(Hook):
         # Here and not in `before_run`: EMAHook copies the model there, and a copy must not
         # record losses.
         untrained = not any(m.weight.any() for m in self._modules.values())
+        pretrained = runner._load_from or runner._resume or 'Pretrained' in str(runner.cfg.model)
+        if not pretrained and self.mode != 'alternating':
+            runner.logger.warning(
+                'no checkpoint was loaded: denoisers are trained for a network that is not; give '
+                'the stock one by load_from'
+            )
         if self._measured is not None:
             self._measured.prepare(runner, _unwrapped(runner))
         elif self.init == 'calibrated' and self._fusable and untrained:

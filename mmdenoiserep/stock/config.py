@@ -1,13 +1,17 @@
 """From a stock config to a DenoiseRep config and back."""
 
 import copy
+import os.path as osp
 import re
+from contextlib import suppress
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 
 BACKBONE = 'DenoiseRepBackbone'
+#: The end of a config's name.
+NAME = re.compile(r'(\.(py|json|ya?ml))?$')
 #: What every DenoiseRep config shares; `configs/_base_/denoiserep.py` says the same.
 HOOKS = (
     dict(type='mmdenoiserep.DenoiseRepHook', mode='label-aug', lambda_=0.1),
@@ -62,7 +66,7 @@ def is_denoiserep_config(config: Config) -> bool:
 
 def denoised_parts(config: Config) -> List[dict]:
     """The configs of the parts of a model that have denoisers."""
-    return [node for node in _dicts(config.get('model')) if _type_name(node) == BACKBONE]
+    return [node for node in _dicts(config.get('model')) if type_name(node) == BACKBONE]
 
 
 def to_denoiserep_config(
@@ -103,7 +107,7 @@ def to_denoiserep_config(
     # First, so that they are `custom_hooks.0` here as in every other DenoiseRep config.
     hooks = [ConfigDict(hook) for hook in (HOOKS if hooks is None else hooks)]
     config.custom_hooks = [*hooks, *(config.get('custom_hooks') or [])]
-    name = config.filename and re.sub(r'(\.py)?$', '_denoiserep.py', str(config.filename), count=1)
+    name = config.filename and NAME.sub('_denoiserep.py', str(config.filename), count=1)
     return Config(config._cfg_dict, config.text, name, config.env_variables)
 
 
@@ -133,7 +137,7 @@ def to_stock_config(config: Config) -> Config:
     config.load_from = None
     config.resume = False
     for node in _dicts(config._cfg_dict):
-        stock, renamed, added = STOCK_TYPES.get(_type_name(node), (None, {}, {}))
+        stock, renamed, added = STOCK_TYPES.get(type_name(node), (None, {}, {}))
         if stock is not None and _is_ours(node):
             node['type'] = stock
             for key, other in renamed.items():
@@ -147,6 +151,24 @@ def to_stock_config(config: Config) -> Config:
                 'can be written; take it out of the config that is to be deployed'
             )
     return config
+
+
+def bases_of(path: str) -> List[str]:
+    """The local files that a config file is based on, and those that they are based on."""
+    out: List[str] = []
+    if osp.isfile(path):
+        with suppress(Exception):  # a file that is no config is refused elsewhere
+            for base in listed(Config._get_base_files(path)):
+                if '::' not in base:
+                    base = osp.join(osp.dirname(path), base)
+                    out += [base, *bases_of(base)]
+    return out
+
+
+def package_of(config: Config) -> Optional[str]:
+    """The package of OpenMMLab that a config is of: its scope, or where its model is from."""
+    kind = str((config.get('model') or {}).get('type', ''))
+    return config.get('default_scope') or (kind.split('.')[0] if '.' in kind else None)
 
 
 def without_sync_norms(node: Any) -> Any:
@@ -184,7 +206,7 @@ def _with_names(node: Any, key: Any = None) -> Any:
 
 def _unwrap(node: Any) -> Any:
     if isinstance(node, dict):
-        if _type_name(node) == BACKBONE:
+        if type_name(node) == BACKBONE:
             return _unwrap(node['module'])
         return ConfigDict({key: _unwrap(value) for key, value in node.items()})
     if isinstance(node, (list, tuple)):
@@ -209,7 +231,7 @@ def listed(value: Any) -> List[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _type_name(node: dict) -> str:
+def type_name(node: dict) -> str:
     """The name of a type without its scope; new-style configs hold the class itself."""
     kind = node.get('type')
     return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')

@@ -38,11 +38,9 @@ def check_free(
         for source, kind in (inputs or {}).items():
             if is_same_file(path, source):
                 raise ValueError(f'{path} is the {kind} itself; give another name')
-        if osp.isdir(path):
-            raise ValueError(f'{path} is a folder; give the name of a file')
+        check_writable(path)
         if osp.lexists(path) and not force:
             raise FileExistsError(f'{path} exists already; --force (force=True) replaces it')
-        check_writable(path)
 
 
 def check_writable(path: str) -> None:
@@ -50,7 +48,10 @@ def check_writable(path: str) -> None:
 
     Raises:
         OSError: In one line.
+        ValueError: If it is a folder.
     """
+    if osp.isdir(path):
+        raise ValueError(f'{path} is a folder; give the name of a file')
     folder = osp.dirname(osp.abspath(path))
     while not osp.exists(folder):
         folder = osp.dirname(folder)
@@ -58,8 +59,6 @@ def check_writable(path: str) -> None:
         raise NotADirectoryError(f'{path} cannot be written: {folder} is no folder')
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f'{path} cannot be written: no permission to write to {folder}')
-    if osp.isdir(path):
-        raise IsADirectoryError(f'{path} is a folder; give the name of a file')
 
 
 def is_same_file(path: str, other: str) -> bool:
@@ -110,15 +109,15 @@ def write_pair(
         config
     ) as (config_file, new_config):
         after_step('temporaries made')
-        config_file.write(text.encode())
-        _finish(config_file, new_config)
-        after_step('config written')
         try:
+            config_file.write(text.encode())
+            _finish(config_file, new_config)
+            after_step('config written')
             save(file)
+            after_step('checkpoint written')
+            _finish(file, new)
         except (OSError, RuntimeError) as error:  # PyTorch's, on a full disk
             raise OSError(f'{checkpoint} cannot be written; is the disk full?') from error
-        after_step('checkpoint written')
-        _finish(file, new)
         after_step('checkpoint finished')
         check_free([checkpoint, config], force)
         if osp.lexists(config) and _text_of(config) != text:
