@@ -1,6 +1,7 @@
 """Measured noise from files: pairs, calibration as a job, training with the hook."""
 
 import argparse
+import copy
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -278,16 +279,23 @@ class PairDrop:
         return None
 
 
-def test_hooks_that_change_a_pipeline_change_that_of_both_images(folder):
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_hooks_that_change_a_pipeline_change_that_of_both_images(folder, wrapped):
     from mmcv.transforms import Compose
 
     dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(folder), pipeline=PIPELINE)
-    pairs = PairDataset(dataset, ['brightness:5'])
+    if wrapped:
+        dataset = dict(type='ConcatDataset', datasets=[dataset, dataset])
+    pairs = copy.deepcopy(PairDataset(dataset, ['brightness:5']))
+    if wrapped:  # what samplers ask of it
+        assert pairs.cumulative_sizes == [16, 32] and len(pairs.datasets) == 2
+    assert not hasattr(pairs, 'CLASSES')
     crop = dict(type='mmcv.CenterCrop', crop_size=20)
     pairs.pipeline = Compose([PIPELINE[0], crop, PIPELINE[1]])  # as PipelineSwitchHook does
     clean, degraded = (item['inputs'] for item in pairs[0])
     assert clean.shape == degraded.shape == (3, 20, 20)
     assert degraded.mean() > clean.mean() + 0.5
+    assert pairs.pipeline is (pairs.clean.datasets[1] if wrapped else pairs.clean).pipeline
     with pytest.raises(ValueError, match='loads no image'):
         pairs.pipeline = Compose([PIPELINE[1]])
     skipped = []
@@ -366,6 +374,8 @@ def test_what_is_not_fused_trains_further(folder, tmp_path, degraded):
     )
     schedule = config_from_arguments(arguments).param_scheduler
     assert config.param_scheduler[1].T_max > 1 and schedule[1].T_max == 1
+    assert config.get('work_dir') is None  # or what the stock training left would be replaced
+    config.work_dir = str(tmp_path / 'further')
     config.train_cfg = dict(by_epoch=True, max_epochs=1)
     runner = Runner.from_cfg(config)
     runner.train()
@@ -709,6 +719,17 @@ def test_noise_keeps_the_kind_of_an_image(shape, kind, tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), noisy)
     again = LoadDegraded(str(tmp_path))(dict(img=image, img_path='clean/a.png'))['img']
     assert again.shape == shape and again.dtype == kind and np.array_equal(again, noisy)
+
+
+def test_images_of_16_bits_keep_them(tmp_path):
+    image = np.arange(0, 64000, 1000, np.uint16).reshape(8, 8)
+    cv2.imwrite(str(tmp_path / 'a.png'), image)
+    load = LoadDegraded(str(tmp_path))
+    again = load(dict(img=np.zeros_like(image), img_path='clean/a.png'))['img']
+    assert again.dtype == np.uint16 and np.array_equal(again, image)
+    cv2.imwrite(str(tmp_path / 'a.png'), image.astype(np.uint8))
+    with pytest.raises(ValueError, match=r'is loaded as uint16 .* as uint8 .* must be alike'):
+        load(dict(img=image, img_path='clean/a.png'))
 
 
 def test_an_image_too_small_to_degrade_is_named():

@@ -33,5 +33,6 @@ def test_fused_steps_are_the_same_steps(kind):
 def test_others_and_chosen_implementations_are_left_alone():
     parameters = [nn.Parameter(torch.zeros(2))]
     assert not fuse_optimizer(torch.optim.Rprop(parameters))
-    assert not fuse_optimizer(torch.optim.AdamW(parameters, foreach=True))
+    for chosen in (dict(foreach=True), dict(foreach=False), dict(fused=False)):
+        assert not fuse_optimizer(torch.optim.AdamW(parameters, **chosen))
     assert not fuse_optimizer(None)

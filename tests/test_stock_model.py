@@ -133,6 +133,12 @@ def test_an_item_of_mmdetections_reid_is_an_image():
     config = load_config('mmdet::reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py')
     assert 'triplet_sampler' in config.train_dataloader.dataset
     assert 'triplet_sampler' not in unlabelled_loader(config, 0).dataset
+    # Nor is a fold that is tested calibrated on.
+    fold = dict(type='KFoldDataset', num_splits=3, fold=1, dataset=config.train_dataloader.dataset)
+    config.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=fold)
+    kept = unlabelled_loader(config, 0).dataset
+    assert (kept.type, kept.fold) == ('KFoldDataset', 1)
+    assert kept.dataset.pipeline == config.test_dataloader.dataset.pipeline
 
 
 def test_images_are_loaded_as_in_the_first_of_several_test_sets():

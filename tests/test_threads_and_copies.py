@@ -144,6 +144,10 @@ def test_checkpointing_by_the_runner_is_refused_before_any_work(tmp_path):
     config.activation_checkpointing = ['backbone']
     with pytest.raises(ValueError, match='activation_checkpointing=None'):
         Runner.from_cfg(config).train()
+    config.activation_checkpointing, config.efficient_conv_bn_eval = None, ['backbone']
+    config.experiment_name = 'efficient'
+    with pytest.raises(ValueError, match='efficient_conv_bn_eval=None'):
+        Runner.from_cfg(config).train()
     config = toy_config(tmp_path / 'b', epochs=1, mode='label-free')
     config.activation_checkpointing = ['backbone']
     Runner.from_cfg(config).train()

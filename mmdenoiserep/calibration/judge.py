@@ -18,7 +18,8 @@ class OutputError(NamedTuple):
     """Relative squared error of the backbone's output to the stock network's on the clean image.
 
     The mean over the levels of ‖f̃ − f‖² / (‖f̃ − mean f̃‖ ‖f − mean f‖). Relative to both: an error
-    relative to f alone is less where f̃ is shrunk, whatever is left of it.
+    relative to f alone is less where f̃ is shrunk, whatever is left of it. A mean is that of a
+    batch, so errors compare where batches are as large.
 
     Attributes:
         degraded (float): Of the degraded images.

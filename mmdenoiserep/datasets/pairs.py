@@ -20,8 +20,8 @@ class PairDataset(Dataset):
 
     Item i is a list [clean, degraded] of what the pipeline packs. Both go through the pipeline with
     the same random numbers, so augmentation does not tell them apart. Image i meets noise i mod
-    the number of noises. What hooks and samplers ask of MMDetection's and MMPretrain's data sets
-    goes to both.
+    the number of noises. What hooks change of OpenMMLab's data sets they change of both; what they
+    and samplers ask, the clean one answers.
 
     Args:
         dataset (dict): Config of a data set whose pipeline loads images.
@@ -119,10 +119,16 @@ class PairDataset(Dataset):
         for dataset in (self.clean, self.degraded):
             dataset.update_skip_type_keys(skip_type_keys)
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('_') or name in ('clean', 'degraded'):  # of a copy in the making
+            raise AttributeError(name)
+        return getattr(self.clean, name)
+
     @property
     def pipeline(self) -> Any:
-        """That of the clean images. Set (MMDetection's PipelineSwitchHook), it is both's."""
-        return self.clean.pipeline
+        """That of the clean images. Set (PipelineSwitchHook of MMDetection, SwitchRecipeHook of
+        MMPretrain), it is both's, within whatever wrappers."""
+        return next(_with_pipelines(self.clean)).pipeline
 
     @pipeline.setter
     def pipeline(self, pipeline: Any) -> None:
@@ -134,7 +140,9 @@ class PairDataset(Dataset):
             )
         for place in places:
             degraded.transforms.insert(place, ROOT_TRANSFORMS.build(self.noise))
-        self.clean.pipeline, self.degraded.pipeline = pipeline, degraded
+        for side, own in ((self.clean, pipeline), (self.degraded, degraded)):
+            for dataset in _with_pipelines(side):
+                dataset.pipeline = own
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -154,6 +162,17 @@ class PairDataset(Dataset):
                 'noise must not change the geometry'
             )
         return pair
+
+
+def _with_pipelines(dataset: Any) -> Iterator[Any]:
+    """The data sets in some wrappers that have a pipeline."""
+    if hasattr(dataset, 'pipeline'):
+        yield dataset
+        return
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for part in inner:
+        if part is not None:
+            yield from _with_pipelines(part)
 
 
 def _with_generators(node: Any) -> Iterator[Any]:

@@ -191,6 +191,23 @@ class DenoiseRepHook(Hook):
                 'the gradient where the base is frozen; set activation_checkpointing=None, or '
                 'train label-free without noise'
             )
+        if runner.cfg.get('efficient_conv_bn_eval'):
+            raise ValueError(
+                'efficient_conv_bn_eval computes convolutions without calling them, so denoisers '
+                'see nothing; set efficient_conv_bn_eval=None'
+            )
+        if is_model_wrapper(runner.model):
+            if not hasattr(runner, 'wrap_model'):
+                raise ValueError(
+                    f'{type(runner).__name__} wraps the model where denoisers cannot be put into '
+                    'it; in several processes they are trained by the Runner'
+                )
+            if through and any(getattr(m, 'with_cp', False) for m in model.modules()):
+                raise ValueError(
+                    f'mode={self.mode!r} uses a weight twice in a step, which with_cp=True does '
+                    'not stand in several processes; set with_cp=False, or train label-free '
+                    'without noise'
+                )
         if self.fuse and self._fusable:
             to_stock_config(runner.cfg)  # refuses now rather than after training
         measured = any(d.cascade.noise == 'measured' for d in denoisers(model).values())
@@ -210,7 +227,8 @@ class DenoiseRepHook(Hook):
         # Here and not in `before_run`: EMAHook copies the model there, and a copy must not
         # record losses.
         untrained = not any(m.weight.any() for m in self._modules.values())
-        pretrained = runner._load_from or runner._resume or 'Pretrained' in str(runner.cfg.model)
+        pretrained = 'pretrained' in str(runner.cfg.get('model')).lower()
+        pretrained = pretrained or runner._load_from or runner._resume
         if not pretrained and self.mode != 'alternating':
             runner.logger.warning(
                 'no checkpoint was loaded: denoisers are trained for a network that is not; give '
@@ -226,7 +244,8 @@ class DenoiseRepHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None
     ) -> None:
         # The same after a resume. Each rank draws its own noise: gradients are averaged over them.
-        self._seed = (runner.seed * 1_000_003 + runner.iter + runner.rank * 2**40) % 2**63
+        # Of 32 bits, since generators of the CPU look at no more.
+        self._seed = (runner.seed * 1_000_003 + runner.iter + runner.rank * 2_654_435_761) % 2**32
         phase = self._phase_at(runner)
         if phase != self.phase:
             self._enter_phase(runner, phase)

@@ -14,6 +14,7 @@ from ..network.probe import with_example
 from ..network.tokens import sample_tokens
 from ..registry import MODELS
 from ..stock.model import evaluation, feature_dim, tensors_in
+from ..training.step import returning_more
 
 #: Of a backbone.
 Output = Union[Tensor, Tuple[Tensor, ...], List[Tensor]]
@@ -116,13 +117,19 @@ def DenoiseRepMinus(
         nn.Module: The stock backbone with denoisers behind it.
 
     Raises:
-        ValueError: If T is not in the schedule, or a level does not exist.
+        ValueError: If T is not in the schedule, a level does not exist, or the backbone returns
+            other features in training.
     """
     if pretrained is not None:
         module = dict(module, pretrained=pretrained)
     noise = NoiseSchedule(**(schedule or {}))
     noise.c1(num_steps)  # raises where it is no step
     backbone = ROOT_MODELS.build(module)
+    if returning_more(backbone):
+        raise ValueError(
+            f'{type(backbone).__name__} returns other features in training than in evaluation, '
+            'which DenoiseRepMinus cannot tell apart'
+        )
     features = _features(backbone)
     chosen = range(len(features)) if levels is None else levels
     if not all(0 <= level < len(features) for level in chosen):

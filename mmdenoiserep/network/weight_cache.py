@@ -1,17 +1,19 @@
 """A computed weight, kept until a tensor that it was made from has changed."""
 
 from contextlib import contextmanager
-from typing import Callable, Iterable, Iterator, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 class WeightCache:
     """Computes a weight once in evaluation, and once in a training step (:meth:`pinned`).
 
-    By PyTorch's version counters, which a change through ``.data`` does not touch: whoever makes
-    one calls :meth:`forget`. A copy starts empty.
+    By PyTorch's version counters and the steps of its optimizers, the fused ones of which do not
+    count. A change through ``.data`` touches neither: whoever makes one calls :meth:`forget`. A
+    copy starts empty.
     """
 
     def __init__(self) -> None:
@@ -34,10 +36,11 @@ class WeightCache:
         countable = not any(s.is_inference() for s in sources)
         if not countable or (not self._pins and (needs_grad or training)):
             return compute()
-        key = (needs_grad, torch.is_inference_mode_enabled(), *map(_state, sources))
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, compute())
-        return self._kept[1]
+        key = (needs_grad, torch.is_inference_mode_enabled(), _steps, *map(_state, sources))
+        kept = self._kept  # another thread may forget it, or keep another
+        if kept is None or kept[0] != key:
+            kept = self._kept = (key, compute())
+        return kept[1]
 
     @property
     def pinned(self) -> bool:
@@ -67,6 +70,18 @@ def one_weight_per_step(caches: Iterable[WeightCache]) -> Iterator[None]:
         for cache in caches:
             cache._pins -= 1
             cache.forget()  # its graph is the step's
+
+
+#: Steps that optimizers have made in this process.
+_steps = 0
+
+
+def _count_step(*args: Any) -> None:
+    global _steps
+    _steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
 
 
 def _state(tensor: Tensor) -> tuple:

@@ -52,12 +52,14 @@ def _pipeline_of(dataset: dict) -> list:
 
 
 def _with_pipeline(dataset: dict, pipeline: list) -> dict:
-    """A data set under another pipeline, without wrappers that repeat or mix its images."""
+    """A data set under another pipeline, without wrappers that repeat or mix its images; those that
+    select some of them (MMPretrain's KFoldDataset) stay."""
     if 'datasets' in dataset:
         parts = [_with_pipeline(part, pipeline) for part in dataset['datasets']]
         return dict(dataset, datasets=parts)
     if 'dataset' in dataset:
-        return _with_pipeline(dataset['dataset'], pipeline)
+        inner = _with_pipeline(dataset['dataset'], pipeline)
+        return dict(dataset, dataset=inner) if 'num_splits' in dataset else inner
     if 'pipeline' not in dataset:
         return dataset
     if not pipeline:

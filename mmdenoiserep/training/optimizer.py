@@ -24,8 +24,9 @@ def fuse_optimizer(optimizer: object) -> bool:
         return False
     groups = optimizer.param_groups
     devices = {parameter.device.type for group in groups for parameter in group['params']}
-    chosen = any(group.get(k) for group in groups for k in ('foreach', 'capturable'))
-    chosen = chosen or any(group.get(k) for group in groups for k in ('differentiable', 'fused'))
+    # Whether an implementation was chosen: False is a choice, too, where the default is None.
+    chosen = any(group.get(k) is not None for group in groups for k in ('foreach', 'fused'))
+    chosen = chosen or any(g.get(k) for g in groups for k in ('capturable', 'differentiable'))
     if chosen or not devices <= {'cpu', 'cuda'}:
         return False
     for group in groups:

@@ -62,12 +62,17 @@ def freeze_base(model: nn.Module, backbone: Optional[nn.Module] = None, heads: b
             module.eval()
     backbone = backbone if backbone is not None else getattr(model, 'backbone', model)
     backbone.eval()
-    for module in backbone.modules() if heads else ():
-        if RETURNS_MORE & {kind.__name__ for kind in type(module).__mro__}:
-            module.training = True  # its own flag, not those of the modules in it
+    for module in returning_more(backbone) if heads else ():
+        module.training = True  # its own flag, not those of the modules in it
     # Last: on `train()` and `eval()` backbones freeze the parameters of their `frozen_stages`,
     # denoisers included.
     require_grad(own, True)
+
+
+def returning_more(backbone: nn.Module) -> List[nn.Module]:
+    """The modules of ``RETURNS_MORE`` in a backbone."""
+    names = {m: {kind.__name__ for kind in type(m).__mro__} for m in backbone.modules()}
+    return [module for module in names if RETURNS_MORE & names[module]]
 
 
 def require_grad(parameters: List[nn.Parameter], flag: bool) -> None:

@@ -3,6 +3,7 @@
 import os.path as osp
 
 import mmcv
+import numpy as np
 
 from ..registry import TRANSFORMS
 from ..stock.files import IMAGE_SUFFIXES
@@ -32,9 +33,16 @@ class LoadDegraded:
         image = results['img']
         path = self.partner(results['img_path'])
         gray = image.ndim == 2 or image.shape[2] == 1
-        degraded = mmcv.imread(path, 'grayscale' if gray else 'color')
+        plain = image.dtype != np.uint16 and (gray or image.shape[2] == 3)
+        flag = ('grayscale' if gray else 'color') if plain else 'unchanged'
+        degraded = mmcv.imread(path, flag)
         if degraded is None:
             raise ValueError(f'{path} cannot be read as an image')
+        if not plain and (degraded.dtype, degraded.ndim) != (image.dtype, image.ndim):
+            raise ValueError(
+                f'{results["img_path"]} is loaded as {image.dtype} of shape {image.shape} and '
+                f'{path} as {degraded.dtype} of shape {degraded.shape}: the two must be alike'
+            )
         if degraded.shape[:2] != image.shape[:2]:
             raise ValueError(
                 f'{results["img_path"]} is {image.shape[1]}x{image.shape[0]} and {path} is '
