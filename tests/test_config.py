@@ -5,6 +5,8 @@ import toy  # noqa: F401  (registers the toy model)
 from mmengine.config import Config
 
 from mmdenoiserep import to_denoiserep_config, to_stock_config
+from mmdenoiserep.stock.config import HOOKS as OUR_HOOKS
+from tools import ROOT
 
 HOOKS = [dict(type='mmdenoiserep.DenoiseRepHook', mode='label-free')]
 
@@ -53,3 +55,8 @@ def test_a_fused_config_evaluates_without_mmdenoiserep(several):
         evaluator = to_stock_config(config)[part]
         evaluator = evaluator[0] if several else evaluator
         assert evaluator == dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
+
+
+def test_the_flag_and_the_base_config_bring_the_same_hooks():
+    base = Config.fromfile(ROOT / 'configs' / '_base_' / 'denoiserep.py')
+    assert [dict(hook) for hook in base.custom_hooks] == list(OUR_HOOKS)

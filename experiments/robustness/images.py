@@ -12,9 +12,8 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmdenoiserep.datasets.pairs import insert_behind_loading
+from mmdenoiserep.transforms.degrade import LEAST as LEAST_SIDE
 
-#: The least side that `imagecorruptions` takes, in pixels.
-LEAST_SIDE = 32
 REMEDY = 'say where they are with --cfg-options test_dataloader.dataset.data_root=PATH'
 
 

@@ -55,7 +55,6 @@ class Pairs:
         degraded (str, optional): A folder with the degraded images instead of ``noise``.
         images (str, optional): A folder of clean images instead of the training set.
         seed (int): Chooses the images.
-        batch_size (int, optional): Defaults to that of the config's loader, 8 at most.
 
     Raises:
         ValueError: If there are fewer than two batches, or two images have one partner.
@@ -70,11 +69,10 @@ class Pairs:
         degraded: Optional[str] = None,
         images: Optional[str] = None,
         seed: int = 0,
-        batch_size: Optional[int] = None,
     ) -> None:
         loader = pair_loader(unlabelled_loader(config, seed, images), noise, degraded)
         most = max(1, num_images // 2)  # there are to be two batches
-        loader.batch_size = batch_size or min(loader.get('batch_size', 1), 8, most)
+        loader.batch_size = min(loader.get('batch_size', 1), 8, most)
         self._loader = Runner.build_dataloader(loader, seed=seed)
         self._dataset = self._loader.dataset
         self._dataset.check_partners()

@@ -44,8 +44,8 @@ class OutputError(NamedTuple):
 def check_keep_clean(keep_clean: float) -> None:
     """Refuse a share of clean images that is none, or with which no degraded image counts: the
     stock network is without error on the others."""
-    if not 0 <= keep_clean < 1:
-        raise ValueError(f'keep_clean must be at least 0 and less than 1, got {keep_clean}')
+    if not isinstance(keep_clean, (int, float)) or not 0 <= keep_clean < 1:
+        raise ValueError(f'keep_clean must be at least 0 and less than 1, got {keep_clean!r}')
 
 
 #: The levels of the stock network's output for the clean images of a pair.

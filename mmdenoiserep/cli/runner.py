@@ -17,10 +17,10 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..apis.fit import check_fit
 from ..conversion import denoisers
-from ..hooks.measured_training import unwrap
 from ..network.state_dict import DENOISER_KEY
 from ..stock.config import package_of
 from ..stock.files import check_writable
+from ..stock.model import unwrap
 
 
 def set_resume(config: Config, checkpoint: str) -> None:

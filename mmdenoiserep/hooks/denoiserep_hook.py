@@ -21,7 +21,7 @@ from ..models.initialization import redirect_init_weights
 from ..registry import HOOKS
 from ..stock.config import listed, to_stock_config
 from ..stock.data import unlabelled_loader
-from ..stock.model import run_backbone
+from ..stock.model import run_backbone, unwrap
 from ..training.checkpointing import no_lost_gradients
 from ..training.optimizer import fuse_optimizer
 from ..training.step import (
@@ -36,7 +36,6 @@ from .measured_training import (
     MeasuredTraining,
     keep_pairs,
     shared_seed,
-    unwrap,
     without_labels,
 )
 

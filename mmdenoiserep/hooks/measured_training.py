@@ -6,7 +6,6 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from mmengine.dist import broadcast_object_list
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 from mmengine.runner.loops import _InfiniteDataloaderIterator
@@ -21,7 +20,7 @@ from ..network.observation import NoisePredictor
 from ..network.parametrization import PREFIX
 from ..stock.checkpoint import load_checkpoint_file, weights_of
 from ..stock.files import atomic_write
-from ..stock.model import evaluation
+from ..stock.model import evaluation, unwrap
 from ..training.matched import MatchedLosses, cut_mix, matched_losses
 
 #: Of W_D in a state dict, behind the layer's name.
@@ -285,8 +284,3 @@ def shared_seed(runner: Runner) -> int:
     box = [runner.seed or 0]
     broadcast_object_list(box)
     return box[0]
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """A model without what distributed training puts around it."""
-    return model.get_submodule('module') if is_model_wrapper(model) else model

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
@@ -104,6 +105,11 @@ def backbone_inputs(model: nn.Module, inputs: Tensor) -> Tensor:
     if inputs.ndim == 5 and not any(isinstance(m, nn.Conv3d) for m in backbone_of(model).modules()):
         return inputs.flatten(0, 1)
     return inputs
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """A model without what distributed training puts around it."""
+    return model.get_submodule('module') if is_model_wrapper(model) else model
 
 
 def backbone_of(model: nn.Module) -> nn.Module:
