@@ -7,7 +7,7 @@ from typing import Dict, Mapping, Sequence
 
 from mmengine.config import Config
 
-from experiments.robustness.images import build_dataset, check_images, paths_of, read_images
+from experiments.robustness.images import build_dataset, check_files, paths_of, read_images
 from experiments.tasks import check_task, tested_on
 
 
@@ -37,7 +37,7 @@ def check_splits(path: str, base: Config, tasks: Mapping[str, ModuleType], corru
                 paths[split] = read_images(loader, remedy).paths
             else:
                 paths[split] = paths_of(build_dataset(loader, remedy))
-                check_images(paths[split], remedy, least=1)
+                check_files(paths[split], remedy)
         except (OSError, ValueError) as error:
             raise ValueError(f'{split} split: {error}') from error
     check_apart(paths)

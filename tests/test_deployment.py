@@ -236,7 +236,7 @@ def test_every_arm_is_made_compared_and_kept(folder):
             "arm 'a': init must be one of",
         ),
         (dict(checkpoint='more.pth'), "more.pth is not of the config: it has 'more'"),
-        (dict(extra={'test_dataloader.dataset.data_prefix': 'x'}), 'test split: the test image x'),
+        (dict(extra={'test_dataloader.dataset.data_prefix': 'x'}), 'test split: the image x'),
         (dict(extra={'val_dataloader.dataset.ann_file': 'x'}), 'val split: the images cannot'),
         (dict(extra={'train_dataloader.dataset.ann_file': 'x'}), 'train split: .* in model.py, by'),
         (

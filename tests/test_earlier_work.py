@@ -73,7 +73,12 @@ def test_what_trains_further_does_so_too(dumped, tool_here):
     done = tool_here('calibrate', dumped, checkpoint, out, '--num-images', 4)
     assert done.code == 0, done.lines
     written = load_config(str(out.with_suffix('.py')))
-    assert written.get('work_dir') is None and written.load_from == str(out)
+    assert written.get('work_dir') is None and written.load_from == str(out) and not written.resume
+    options = ('--num-images', 4, '--force')
+    assert tool_here('calibrate', dumped, checkpoint, out, *options).code == 0  # once more
+    # The stock config itself is not replaced, whatever else is called as it would be.
+    done = tool_here('calibrate', dumped, checkpoint, dumped.with_suffix('.pth'), *options)
+    assert done.code == 1 and 'stock.py is the config itself' in done.last
 
 
 def test_the_base_of_what_is_read_is_not_replaced(dumped, tmp_path):
@@ -85,11 +90,10 @@ def test_the_base_of_what_is_read_is_not_replaced(dumped, tmp_path):
     for name in ('middle.pth', 'bases/robust.pth'):
         with pytest.raises(ValueError, match=r'is the base of \S+child\.py itself'):
             check_out(str(tmp_path / name), 'dr.pth', child, force=True)
-    # Nor is the stock config that denoisers were put into, whose name is another's then.
-    with pytest.raises(ValueError, match='is the config itself'):
-        check_out(
-            str(dumped.with_suffix('.pth')), 'dr.pth', f'{dumped.parent}/stock_denoiserep.py', True
-        )
+    lines = ('from mmengine.config import read_base', 'with read_base():')
+    (tmp_path / 'new.py').write_text('\n'.join([*lines, '    from .bases.robust import *', '']))
+    with pytest.raises(ValueError, match=r'is the base of \S+new\.py itself'):
+        check_out(str(tmp_path / 'bases' / 'robust.pth'), 'dr.pth', f'{tmp_path}/new.py', True)
 
 
 def test_a_refused_training_and_a_test_leave_the_config_of_the_work_folder(config_file, tmp_path):

@@ -727,6 +727,8 @@ def test_images_of_16_bits_keep_them(tmp_path):
     load = LoadDegraded(str(tmp_path))
     again = load(dict(img=np.zeros_like(image), img_path='clean/a.png'))['img']
     assert again.dtype == np.uint16 and np.array_equal(again, image)
+    loaded = dict(img=np.zeros((8, 8), np.float32), img_path='clean/a.png')  # by to_float32
+    assert np.array_equal(load(loaded)['img'], image.astype(np.float32))
     cv2.imwrite(str(tmp_path / 'a.png'), image.astype(np.uint8))
     with pytest.raises(ValueError, match=r'is loaded as uint16 .* as uint8 .* must be alike'):
         load(dict(img=image, img_path='clean/a.png'))

@@ -29,6 +29,7 @@ from experiments.robustness import (
     classification,
     detection,
     measure,
+    noises,
     plan,
     reidentification,
     run,
@@ -628,6 +629,32 @@ def test_a_transform_degrades_an_image_always_alike():
         images[seed] = first
     assert images[0] != images[1]
 
+    class Draws:  # from a generator of its own, as albumentations does
+        def set_random_seed(self, seed: int) -> None:
+            self.random = np.random.default_rng(seed)
+
+        def __call__(self, results: dict) -> dict:
+            return dict(results, img=results['img'] + np.uint8(self.random.integers(200)))
+
+    noise = OneNoise([], 0)
+    noise.transforms = [Draws()]
+    first, again = ([degraded(noise, f'{i}.png') for i in range(4)] for _ in range(2))
+    assert first == again and len(set(first)) > 1
+
+
+def test_a_noise_by_the_type_of_ours_is_the_one_that_is_named():
+    def read(**options) -> Noise:
+        noise = json.dumps(dict(type='mmdenoiserep.Degrade', corruption='fog', **options))
+        args = SimpleNamespace(corruptions=None, severities=None, noise=[noise], degraded=None)
+        (read,) = noises.read_noises(args)
+        return read
+
+    assert read() == Noise('fog', 3) and read(severity=2) == Noise('fog', 2)
+    other = read(seed=5)
+    assert other.corruption == 'Degrade' and json.loads(other.transform)['seed'] == 5
+    with pytest.raises(ValueError, match='must be 1 to 5, got 7'):
+        read(severity=7)
+
 
 def test_noises_of_ones_own(tmp_path, tool, message, monkeypatch):
     """A transform, and files, as tools/calibrate.py takes them."""
@@ -636,9 +663,9 @@ def test_noises_of_ones_own(tmp_path, tool, message, monkeypatch):
     for path in Path('data', 'img').iterdir():
         cv2.imwrite(f'worse/{path.stem}.bmp', cv2.imread(str(path)) + 80)
     glare = dict(type='mmengine.Glare', added=70)
-    noises = ('--noise', json.dumps(glare), json.dumps(dict(glare, added=0)), 'brightness:5')
+    given = ('--noise', json.dumps(glare), json.dumps(dict(glare, added=0)), 'brightness:5')
     options = ('--degraded', 'worse', '--replicates', 5, '--work-dir', 'out')
-    shown = tool(config, 'stock.pth', 'robust.pth', *noises, *options, '--pictures', 1)
+    shown = tool(config, 'stock.pth', 'robust.pth', *given, *options, '--pictures', 1)
     scores = json.loads(Path('out', 'scores.json').read_text())
     names = ('clean', 'Glare', 'Glare 2', 'brightness:5', 'LoadDegraded')
     for name, stock, robust in zip(names, (100, 60, 100, 60, 60), (40, 100, 40, 100, 100)):
@@ -653,10 +680,10 @@ def test_noises_of_ones_own(tmp_path, tool, message, monkeypatch):
     # Only what depends on a file is measured again when it changes.
     load, measured = measure.load_exactly, []
     monkeypatch.setattr(measure, 'load_exactly', lambda *a: measured.append(a[2]) or load(*a))
-    tool(config, 'stock.pth', *noises, *options)
+    tool(config, 'stock.pth', *given, *options)
     assert not measured
     cv2.imwrite('worse/0.bmp', np.full((40, 48, 3), 9, np.uint8))
-    tool(config, 'stock.pth', *noises, *options)
+    tool(config, 'stock.pth', *given, *options)
     assert measured == ['stock.pth']
     monkeypatch.setattr(run, 'measure', lambda *_: pytest.fail('went to work'))
     assert '--severities go with' in message(config, 'stock.pth', *options, '--severities', 1)

@@ -39,7 +39,7 @@ def read_images(loader: dict, remedy: str = REMEDY, least: int = LEAST_SIDE) -> 
     Args:
         loader (dict): Its config.
         remedy (str): What to do where they are not found.
-        least (int): The least side of an image, in pixels.
+        least (int): The least side of an image, in pixels; with 1 they need no three channels.
 
     Raises:
         OSError: If files are missing.
@@ -49,8 +49,10 @@ def read_images(loader: dict, remedy: str = REMEDY, least: int = LEAST_SIDE) -> 
     dataset = build_dataset(loader, remedy)
     infos = infos_of(dataset)
     paths = [path_of(info) for info in infos]
-    num_bytes = check_images(paths, remedy, least)
-    check_first(loader['dataset'])
+    check_files(paths, remedy)
+    num_bytes = check_sizes(paths, least)
+    if least > 1:
+        check_first(loader['dataset'])
     return Images(dataset, infos, paths, num_bytes)
 
 
@@ -125,24 +127,33 @@ def stamp(path: str) -> Tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def check_images(paths: Sequence[str], remedy: str = REMEDY, least: int = LEAST_SIDE) -> int:
+def check_files(paths: Sequence[str], remedy: str = REMEDY) -> None:
+    """Refuse images that are not there.
+
+    Raises:
+        FileNotFoundError: If a local file is missing.
+    """
+    for path in paths:
+        if path and '://' not in path and not osp.isfile(path):
+            raise FileNotFoundError(f'the image {path} is missing; {remedy}')
+
+
+def check_sizes(paths: Sequence[str], least: int = LEAST_SIDE) -> int:
     """Bytes of all images, three channels of 8 bits, from their headers.
 
     Raises:
-        OSError: If a local file is missing or is no image.
+        OSError: If a local file is no image.
         ValueError: If an image is too small to be corrupted.
     """
     total = 0
     for path in paths:
         if not path or '://' in path:
             continue
-        if not osp.isfile(path):
-            raise FileNotFoundError(f'the test image {path} is missing; {remedy}')
         with Image.open(path) as image:
             width, height = image.size
         if min(width, height) < least:
             raise ValueError(
-                f'the test image {path} is {width}x{height}; imagecorruptions takes no images '
+                f'the image {path} is {width}x{height}; imagecorruptions takes no images '
                 f'with a side of less than {least} pixels'
             )
         total += 3 * width * height

@@ -13,7 +13,6 @@ from mmdenoiserep.transforms.degrade import (
     HOLDOUT,
     Degrade,
     each_noise,
-    name_of,
     noise_transform,
 )
 
@@ -85,8 +84,10 @@ def read_corruptions(names: Sequence[str]) -> List[str]:
 def _of(noise: Union[str, dict], taken: Set[str]) -> Noise:
     """A noise as :func:`mmdenoiserep.transforms.noise_transform` takes it."""
     transform = noise_transform(noise)
-    if transform['type'] == DEGRADE:
-        return Noise(*name_of(noise))
+    options = {key: value for key, value in transform.items() if key != 'type'}
+    if transform['type'] == DEGRADE and options.keys() <= {'corruption', 'severity'}:
+        named = Degrade(**options)  # refuses
+        return Noise(named.corruption, named.severity)
     title = str(transform['type']).split('.')[-1]
     number = 1 + sum(name == title or name.startswith(f'{title} ') for name in taken)
     return Noise(title if number == 1 else f'{title} {number}', 0, json.dumps(transform))
@@ -131,8 +132,10 @@ def check_transform(dataset: dict, noise: Noise, paths: Sequence[str]) -> List[T
         ValueError: If it gives an image another size.
         FileNotFoundError: If an image has no degraded version where they are files.
     """
-    partner = getattr(ROOT_TRANSFORMS.build(json.loads(noise.transform)), 'partner', None)
-    stamps = [stamp(partner(path)) for path in paths] if partner else []
+    built = ROOT_TRANSFORMS.build(json.loads(noise.transform))
+    parts = (built, *getattr(built, 'transforms', ()))  # of a Compose, say
+    partners = [part.partner for part in parts if hasattr(part, 'partner')]
+    stamps = [stamp(partner(path)) for partner in partners for path in paths]
     clean, noisy = (first_shape(with_noise(dataset, kind, '')) for kind in (CLEAN, noise))
     if clean != noisy:
         raise ValueError(

@@ -139,7 +139,9 @@ def predict(plan: Plan, job: Job, index: int) -> Tuple[np.ndarray, Any]:
     loaded = DATASETS.build(cut_behind_loading(loader.dataset))[index]
     loader = Runner.build_dataloader(loader)
     (result,) = model.test_step(loader.collate_fn([loader.dataset[index]]))
-    return loaded['img'][..., ::-1].astype(np.uint8), result.cpu()
+    image = loaded['img'].astype(np.uint8)
+    image = np.dstack([image] * 3) if image.ndim == 2 or image.shape[2] == 1 else image
+    return image[..., ::-1], result.cpu()
 
 
 def paint_class(axis: Any, result: Any, plan: Plan, index: int) -> None:

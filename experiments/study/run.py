@@ -14,7 +14,6 @@ study config holds.
 """
 
 import argparse
-import copy
 import os
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from mmdenoiserep.cli.arguments import OPTIONS_HELP, ConfigOptions
 from mmdenoiserep.cli.configs import merge
 from mmdenoiserep.stock.files import check_writable
 
+from .arms import arm_config
 from .movement import weight_change
 from .plan import TASKS, Study, read_study, setting_name
 from .pool import work
@@ -79,9 +79,13 @@ def run_study(args: argparse.Namespace) -> None:
     if args.arms:
         raise ValueError(f'{args.config} compares arms of equal budget: --arms has no place there')
     study = read_study(config, root)
-    base = copy.deepcopy(study.base)
-    base.merge_from_dict(copy.deepcopy(study.extra))
-    check_splits(config.baseline, base, TASKS, corrupted=False)
+    further = [arm for arm in {**study.arms, **study.ablations}.values() if arm.unlabelled]
+    for base in (
+        study.base,
+        arm_config(study.base, study.arms[study.control], study.extra, {}),
+        *(arm_config(study.base, arm, study.extra, {}) for arm in further),
+    ):
+        check_splits(config.baseline, base, TASKS, corrupted=False)
     results = run(study, workers, not args.validation_only, console)
     console.print(Markdown(write_report(study, *results)))
     console.print(f'written to {root}: report.md, scores.json and pictures')

@@ -16,7 +16,7 @@ from ..calibration.which import check_noise_of
 from ..conversion import denoisers
 from ..network.state_dict import is_fused
 from ..stock.checkpoint import load_checkpoint_from, load_exactly, weights_of
-from ..stock.config import text_of, to_stock_config
+from ..stock.config import source_of, text_of, to_stock_config
 from ..stock.data import unlabelled_loader
 from ..stock.model import build_model
 from .fuse import FusionReport, check_out, fuse_model, write_with_config
@@ -83,7 +83,7 @@ def calibrate_checkpoint(
         ValueError: If the checkpoint does not fit, the denoisers are of measured noise, or the
             features are not finite.
     """
-    check_out(out, checkpoint, config.filename, force)
+    check_out(out, checkpoint, source_of(config), force)
     if num_images < 1:
         raise ValueError(f'num_images must be at least 1, got {num_images}')
     if max_tokens is not None and max_tokens < 1:
@@ -128,6 +128,7 @@ def write_unfused(
 ) -> CalibrationReport:
     """Write a DenoiseRep checkpoint and its config, to train further from."""
     config.load_from = osp.abspath(out)
+    config.resume = False
     for key in ('work_dir', 'experiment_name'):  # of who trained the stock model
         config.pop(key, None)
     config_path = write_with_config(out, config, model.state_dict(), dataset_meta, force)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..conversion import denoisers, fuse_denoisers
 from ..network.state_dict import DENOISER_KEY, is_fused, mark_fused
 from ..stock.checkpoint import first_of, load_checkpoint_file, load_exactly, weights_of
-from ..stock.config import bases_of, denoised_parts, text_of, to_stock_config
+from ..stock.config import bases_of, denoised_parts, source_of, text_of, to_stock_config
 from ..stock.files import check_free, mend_pair, write_pair
 from ..stock.model import build_model
 from ..version import __version__
@@ -84,7 +84,7 @@ def fuse_checkpoint(
     if not 0 <= strength <= 1:
         raise ValueError(f'strength must be in [0, 1], got {strength}')
     config = Config.fromfile(config) if isinstance(config, str) else config
-    check_out(out, checkpoint, config.filename, force)
+    check_out(out, checkpoint, source_of(config), force)
     to_stock_config(config)  # refuses before anything is loaded
     source = load_checkpoint_file(checkpoint)
     weights = _checked_weights(source, checkpoint)
@@ -171,8 +171,7 @@ def check_out(out: str, checkpoint: str, config: Optional[str] = None, force: bo
     Args:
         out (str): Where the result is to be written, with its config beside it.
         checkpoint (str): The checkpoint that is read.
-        config (str, optional): The config file that is read, or that a DenoiseRep config has
-            its name from.
+        config (str, optional): The config file that is read.
         force (bool): Whether files that are there may be replaced. Defaults to False.
 
     Raises:
@@ -183,8 +182,6 @@ def check_out(out: str, checkpoint: str, config: Optional[str] = None, force: bo
     if not out.endswith('.pth') or osp.basename(out) == '.pth':
         raise ValueError(f'the checkpoint to write must be named *.pth, got {out}')
     mend_pair(out, _config_path(out), _config_in)
-    if config and not osp.isfile(config):
-        config = config.replace('_denoiserep.py', '.py')
     inputs = {path: f'base of {config}' for path in bases_of(config)} if config else {}
     inputs[checkpoint] = 'checkpoint'
     if config and osp.isfile(config):

@@ -11,7 +11,13 @@ from ..calibration import MeasuredReport, calibrate_measured
 from ..calibration.measured import check_measured
 from ..calibration.search import RIDGES
 from ..calibration.which import check_noise_of
-from ..stock.config import is_denoiserep_config, listed, text_of, to_stock_config
+from ..stock.config import (
+    is_denoiserep_config,
+    listed,
+    source_of,
+    text_of,
+    to_stock_config,
+)
 from ..stock.data import unlabelled_loader
 from .calibrate import CalibrationReport, calibration_device, load_stock_model, write_unfused
 from .fuse import FusionReport, check_out, fuse_model
@@ -87,7 +93,7 @@ def calibrate_measured_checkpoint(
             Nothing is written then.
     """
     noise = listed(noise)
-    check_out(out, checkpoint, config.filename, force)
+    check_out(out, checkpoint, source_of(config), force)
     if num_images < 1:
         raise ValueError(f'num_images must be at least 1, got {num_images}')
     check_measured(keep_clean, max_tokens, method)

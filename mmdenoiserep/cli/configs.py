@@ -29,6 +29,8 @@ from ..stock.config import (
 from ..stock.packages import is_installed
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+#: Keys that a config may have besides those of MMEngine's Runner.
+FURTHER = ('tta_model', 'tta_pipeline', 'runner_type', 'custom_imports', 'model_wrapper_cfg')
 #: What a launcher sets for each of its processes.
 LAUNCHER_VARIABLES = dict(
     pytorch=('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
@@ -176,7 +178,7 @@ def merge(config: Config, options: dict) -> None:
             config has.
     """
     for key in {option.split('.')[0] for option in options} - set(config):
-        known = {*config, *inspect.signature(Runner.__init__).parameters} - {'self', 'cfg'}
+        known = {*config, *inspect.signature(Runner.__init__).parameters, *FURTHER}
         meant = difflib.get_close_matches(key, known, 1, cutoff=0.8)
         if meant and key not in known:
             raise ValueError(f'--cfg-options: the config has no {key!r}; {meant[0]!r} is meant?')

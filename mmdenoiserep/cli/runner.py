@@ -97,8 +97,9 @@ def test(config: Config, allow_missing: bool = False, out: Optional[str] = None)
         if is_main_process():
             os.replace(partial, out)
     finally:
-        with suppress(OSError):
-            os.unlink(partial)
+        if is_main_process():  # another may be here before it has been renamed
+            with suppress(OSError):
+                os.unlink(partial)
 
 
 def check_named(checkpoint: Any) -> None:

@@ -54,7 +54,7 @@ def enable_tta(config: Config) -> None:
         ValueError: If it is of another package and has no ``tta_model``, or its test set has no
             pipeline of its own.
     """
-    tta_model = config.get('tta_model') or TTA_MODELS.get(package_of(config) or '')
+    tta_model = config.get('tta_model') or TTA_MODELS.get(config.get('default_scope') or '')
     if tta_model is None:
         raise ValueError(f'--tta needs a tta_model in the config, or one of {list(TTA_MODELS)}')
     dataset = config.test_dataloader.dataset

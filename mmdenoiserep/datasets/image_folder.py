@@ -1,6 +1,7 @@
 """A folder of images without labels."""
 
 import os.path as osp
+from contextlib import suppress
 from typing import List
 
 from mmengine.dataset import BaseDataset
@@ -15,8 +16,8 @@ from ..stock.files import IMAGE_SUFFIXES
 class ImageFolder(BaseDataset):
     """All images under a folder, by name, for the pipelines of any package of OpenMMLab.
 
-    Each item has ``img_path``, ``img_id``, its number, and ``width`` and ``height`` in pixels, by
-    which MMDetection's AspectRatioBatchSampler groups images.
+    Each item has ``img_path``, ``img_id``, its number, and, where Pillow can read them, ``width``
+    and ``height`` in pixels, by which MMDetection's AspectRatioBatchSampler groups images.
 
     Args:
         folder (str): Searched recursively.
@@ -46,6 +47,7 @@ class ImageFolder(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """What is known of image ``idx``; its size is read when it is asked for."""
         info = super().get_data_info(idx)
-        with Image.open(info['img_path']) as image:
+        unreadable = (OSError, Image.DecompressionBombError)  # to the pipeline it may not be
+        with suppress(*unreadable), Image.open(info['img_path']) as image:
             info['width'], info['height'] = image.size
         return info

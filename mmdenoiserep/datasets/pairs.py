@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ..registry import DATASETS
 from ..transforms.degrade import DEGRADE, each_noise, noise_transform, seeded
+from ..transforms.one_noise import with_generators
 
 
 @DATASETS.register_module()
@@ -152,7 +153,7 @@ class PairDataset(Dataset):
         pair = []
         for dataset in (self.clean, self.degraded):
             with seeded(seed) as number:  # flips and crops are the same for both
-                for transform in _with_generators(dataset):
+                for transform in with_generators(dataset):
                     transform.set_random_seed(number)
                 pair.append(dataset[self._places[index]])
         shapes = [tuple(item['inputs'].shape) for item in pair]
@@ -173,18 +174,6 @@ def _with_pipelines(dataset: Any) -> Iterator[Any]:
     for part in inner:
         if part is not None:
             yield from _with_pipelines(part)
-
-
-def _with_generators(node: Any) -> Iterator[Any]:
-    """What draws from generators of its own in a data set's pipelines: albumentations does."""
-    if isinstance(node, (list, tuple)):
-        for part in node:
-            yield from _with_generators(part)
-    elif hasattr(node, 'set_random_seed'):
-        yield node
-    else:
-        for name in ('dataset', 'datasets', 'pipeline', 'transforms', 'aug'):
-            yield from _with_generators(getattr(node, name, ()))
 
 
 def collate_pairs(items: Sequence[List[Any]]) -> Any:

@@ -1,5 +1,6 @@
 """From a stock config to a DenoiseRep config and back."""
 
+import ast
 import copy
 import os.path as osp
 import re
@@ -10,6 +11,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 
 BACKBONE = 'DenoiseRepBackbone'
+#: The attribute of a config that was made of another: the file of that.
+SOURCE = '_source'
 #: The end of a config's name.
 NAME = re.compile(r'(\.(py|json|ya?ml))?$')
 #: What every DenoiseRep config shares; `configs/_base_/denoiserep.py` says the same.
@@ -108,7 +111,14 @@ def to_denoiserep_config(
     hooks = [ConfigDict(hook) for hook in (HOOKS if hooks is None else hooks)]
     config.custom_hooks = [*hooks, *(config.get('custom_hooks') or [])]
     name = config.filename and NAME.sub('_denoiserep.py', str(config.filename), count=1)
-    return Config(config._cfg_dict, config.text, name, config.env_variables)
+    out = Config(config._cfg_dict, config.text, name, config.env_variables)
+    vars(out)[SOURCE] = config.filename
+    return out
+
+
+def source_of(config: Config) -> Optional[str]:
+    """The file that a config was read from, whatever :func:`to_denoiserep_config` calls it."""
+    return vars(config).get(SOURCE, config.filename)
 
 
 def to_stock_config(config: Config) -> Config:
@@ -158,11 +168,25 @@ def bases_of(path: str) -> List[str]:
     out: List[str] = []
     if osp.isfile(path):
         with suppress(Exception):  # a file that is no config is refused elsewhere
-            for base in listed(Config._get_base_files(path)):
-                if '::' not in base:
-                    base = osp.join(osp.dirname(path), base)
-                    out += [base, *bases_of(base)]
+            bases = [b for b in listed(Config._get_base_files(path)) if '::' not in b]
+            for base in (*bases, *_imported(path)):
+                base = osp.join(osp.dirname(path), base)
+                out += [base, *bases_of(base)]
     return out
+
+
+def _imported(path: str) -> List[str]:
+    """The files beside a new-style config that it imports in ``with read_base():``."""
+    if not path.endswith('.py'):
+        return []
+    with open(path, encoding='utf-8') as file:
+        blocks = [node for node in ast.parse(file.read()).body if isinstance(node, ast.With)]
+    found = (node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom))
+    return [
+        osp.join(*['..'] * (node.level - 1), *(node.module or '').split('.')) + '.py'
+        for node in found
+        if node.level
+    ]
 
 
 def package_of(config: Config) -> Optional[str]:

@@ -32,13 +32,14 @@ class LoadDegraded:
         """Load the partner of ``results['img_path']``."""
         image = results['img']
         path = self.partner(results['img_path'])
-        gray = image.ndim == 2 or image.shape[2] == 1
-        plain = image.dtype != np.uint16 and (gray or image.shape[2] == 3)
-        flag = ('grayscale' if gray else 'color') if plain else 'unchanged'
-        degraded = mmcv.imread(path, flag)
+        degraded = mmcv.imread(path, 'unchanged')
         if degraded is None:
             raise ValueError(f'{path} cannot be read as an image')
-        if not plain and (degraded.dtype, degraded.ndim) != (image.dtype, image.ndim):
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        if channels in (1, 3) and (image.dtype == np.uint8 or degraded.dtype == np.uint8):
+            degraded = mmcv.imread(path, 'grayscale' if channels == 1 else 'color')
+        alike = image.dtype == degraded.dtype or image.dtype.kind == 'f'
+        if not alike or channels != (1 if degraded.ndim == 2 else degraded.shape[2]):
             raise ValueError(
                 f'{results["img_path"]} is loaded as {image.dtype} of shape {image.shape} and '
                 f'{path} as {degraded.dtype} of shape {degraded.shape}: the two must be alike'

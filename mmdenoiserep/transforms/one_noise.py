@@ -1,7 +1,7 @@
 """One of several degradations for each image, which leaves no trace in what is drawn behind it."""
 
 import zlib
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 
@@ -38,7 +38,9 @@ class OneNoise:
         # By the image as well: nothing may have been drawn between those of a mosaic.
         with seeded(None) as drawn:
             own = f'{drawn} {self._number(results)}'
-            with seeded(own if self.seed is None else f'{self.seed} {name}'):
+            with seeded(own if self.seed is None else f'{self.seed} {name}') as number:
+                for drawing in with_generators(transform) if self.seed is not None else ():
+                    drawing.set_random_seed(number)
                 degraded = transform(results)
         if degraded is None:  # the data set would take another image, on one side of the pair
             raise ValueError(f'{transform} gives up the image {name}; noise degrades every image')
@@ -55,3 +57,15 @@ class OneNoise:
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.transforms})'
+
+
+def with_generators(node: Any) -> Iterator[Any]:
+    """What draws from generators of its own in a data set's pipelines: albumentations does."""
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            yield from with_generators(part)
+    elif hasattr(node, 'set_random_seed'):
+        yield node
+    else:
+        for name in ('dataset', 'datasets', 'pipeline', 'transforms', 'aug'):
+            yield from with_generators(getattr(node, name, ()))
