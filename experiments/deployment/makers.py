@@ -80,7 +80,8 @@ def check_options(kind: str, options: Options) -> None:
             raise ValueError(f'{name} must be at least 1, got {options[name]}')
     if OWN_OPTIONS.get(kind) is DenoiseRepHook:
         own = {name: value for name, value in options.items() if name != 'targets'}
-        DenoiseRepHook(mode='label-free', **own)
+        noise = ['gaussian_noise:3'] if kind == 'matched' else []  # whichever it will be
+        DenoiseRepHook(**{'mode': 'label-free', 'noise': noise, **own})
 
 
 def _same(config: Config, checkpoint: str, out: str, noises: List[str], options: Options) -> None:
