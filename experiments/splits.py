@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Dict, Mapping, Sequence
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from experiments.robustness.images import build_dataset, check_files, paths_of, read_images
 from experiments.tasks import check_task, tested_on
@@ -25,6 +26,7 @@ def check_splits(path: str, base: Config, tasks: Mapping[str, ModuleType], corru
             are among the others.
     """
     paths: Dict[str, Sequence[str]] = {}
+    init_default_scope(base.get('default_scope') or 'mmengine')  # whose data sets it names
     for split in ('val', 'test', 'train'):
         config = copy.deepcopy(base)
         remedy = f'say where they are in {path}, by {split}_dataloader.dataset.data_root'
