@@ -17,7 +17,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from experiments import coco, tasks
+from experiments import coco, splits, tasks
 from experiments.study import classification, detection, reidentification, segmentation
 from experiments.study.arms import arm_config, read_arm
 from experiments.study.bootstrap import paired_difference, resamples
@@ -347,6 +347,30 @@ def test_test_images_that_chose_the_settings_are_refused(tmp_path):
         file.write('test_dataloader = dict(dataset=dict(split="val"))\n')
     with pytest.raises(ValueError, match='validation and test are the same images'):
         read_study(load_config(str(path)), str(tmp_path))
+
+
+def test_images_are_there_and_those_to_test_on_apart_before_anything_is_trained(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(splits, 'check_task', lambda *_: None)
+    base = Config(dict(default_scope='mmengine'))
+    for split in ('train', 'val', 'test'):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / 'a.png').touch()
+        dataset = dict(type='mmdenoiserep.ImageFolder', folder=str(tmp_path / split), pipeline=[])
+        base[f'{split}_dataloader'] = dict(batch_size=1, num_workers=0, dataset=dataset)
+        base[f'{split}_dataloader'].sampler = dict(type='DefaultSampler', shuffle=False)
+
+    def look() -> None:
+        splits.check_splits('model.py', base, {}, corrupted=False)
+
+    look()
+    (tmp_path / 'train' / 'b.png').symlink_to(tmp_path / 'test' / 'a.png')
+    with pytest.raises(ValueError, match=r'1 of 1 test images are in the train split'):
+        look()
+    base.val_dataloader.dataset.folder = 'nowhere'
+    with pytest.raises(ValueError, match=r'val split: .* in model\.py, by val_dataloader'):
+        look()
 
 
 def test_a_baseline_that_starts_from_a_checkpoint_is_refused(tmp_path):
