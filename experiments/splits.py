@@ -8,7 +8,13 @@ from typing import Dict, Mapping, Sequence
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from experiments.robustness.images import build_dataset, check_files, paths_of, read_images
+from experiments.robustness.images import (
+    build_dataset,
+    check_files,
+    infos_of,
+    paths_of,
+    read_images,
+)
 from experiments.tasks import check_task, tested_on
 
 
@@ -38,7 +44,7 @@ def check_splits(path: str, base: Config, tasks: Mapping[str, ModuleType], corru
             if corrupted and split != 'train':
                 paths[split] = read_images(loader, remedy).paths
             else:
-                paths[split] = paths_of(build_dataset(loader, remedy))
+                paths[split] = paths_of(infos_of(build_dataset(loader, remedy)))
                 check_files(paths[split], remedy)
         except (OSError, ValueError) as error:
             raise ValueError(f'{split} split: {error}') from error

@@ -48,7 +48,7 @@ def read_images(loader: dict, remedy: str = REMEDY, least: int = LEAST_SIDE) -> 
     check_loading(loader['dataset'])
     dataset = build_dataset(loader, remedy)
     infos = infos_of(dataset)
-    paths = [path_of(info) for info in infos]
+    paths = paths_of(infos)
     check_files(paths, remedy)
     num_bytes = check_sizes(paths, least)
     if least > 1:
@@ -61,14 +61,9 @@ def infos_of(dataset: object) -> List[dict]:
     return [getattr(dataset, 'get_data_info', lambda _: {})(i) for i in range(len(dataset))]
 
 
-def paths_of(dataset: object) -> List[str]:
+def paths_of(infos: Sequence[dict]) -> List[str]:
     """The images' files; '' where the data set does not say."""
-    return [path_of(info) for info in infos_of(dataset)]
-
-
-def path_of(info: dict) -> str:
-    """An image's file, of what is said of it."""
-    return str(info.get('img_path', ''))
+    return [str(info.get('img_path', '')) for info in infos]
 
 
 def build_dataset(loader: dict, remedy: str = REMEDY) -> object:

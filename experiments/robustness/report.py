@@ -5,6 +5,7 @@ import os.path as osp
 import time
 from typing import Dict, List, Optional, Tuple
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -163,8 +164,7 @@ def draw(plan: Plan, summary: Dict[str, Dict[str, Cell]], path: str) -> None:
     for i, name in enumerate(names):
         values = [summary[line][name].value for line in lines]
         places = [row + (i - (len(names) - 1) / 2) * height for row in range(len(lines))]
-        bars = [plots.error_bar(*value) for value in values]
-        errors = [[bar[side][0] for bar in bars] for side in (0, 1)]
+        errors = np.hstack([plots.error_bar(*value) for value in values])  # (2, lines)
         axis.barh(
             places,
             [v.mean for v in values],

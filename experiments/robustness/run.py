@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 
 from mmdenoiserep.cli import add_tool_arguments, at_least, run_tool
-from mmdenoiserep.cli.arguments import OPTIONS_HELP, ConfigOptions, noise
+from mmdenoiserep.cli.arguments import OPTIONS_HELP, ConfigOptions, add_noise_argument
 from mmdenoiserep.stock.files import check_writable
 
 from .measure import check_space, jobs_of, load_scores, measure
@@ -47,13 +47,9 @@ def parse_args() -> argparse.Namespace:
         metavar='S',
         help='1 to 5 (default: all five)',
     )
-    parser.add_argument(
-        '--noise',
-        nargs='+',
-        type=noise,
-        default=(),
-        metavar='NAME:SEVERITY',
-        help='noises as tools/calibrate.py takes them: fog:2, or the config of a transform as JSON',
+    add_noise_argument(
+        parser,
+        'noises as tools/calibrate.py takes them: fog:2, or the config of a transform as JSON',
     )
     parser.add_argument(
         '--degraded',

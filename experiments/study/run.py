@@ -79,13 +79,15 @@ def run_study(args: argparse.Namespace) -> None:
     if args.arms:
         raise ValueError(f'{args.config} compares arms of equal budget: --arms has no place there')
     study = read_study(config, root)
-    further = [arm for arm in {**study.arms, **study.ablations}.values() if arm.unlabelled]
-    for base in (
-        study.base,
-        arm_config(study.base, study.arms[study.control], study.extra, {}),
-        *(arm_config(study.base, arm, study.extra, {}) for arm in further),
-    ):
-        check_splits(config.baseline, base, TASKS, corrupted=False)
+    arms = [a for a in {**study.arms, **study.ablations}.values() if a.unlabelled]
+    arms.append(study.arms[study.control])
+    seen: list = []
+    for base in (study.base, *(arm_config(study.base, arm, study.extra, {}) for arm in arms)):
+        data = [base.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
+        data += [base.get('val_evaluator'), base.get('test_evaluator')]
+        if data not in seen:  # lists of images take a while to build
+            check_splits(config.baseline, base, TASKS, corrupted=False)
+        seen.append(data)
     results = run(study, workers, not args.validation_only, console)
     console.print(Markdown(write_report(study, *results)))
     console.print(f'written to {root}: report.md, scores.json and pictures')

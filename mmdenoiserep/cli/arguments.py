@@ -82,13 +82,9 @@ def add_denoiserep_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_noise_arguments(parser: argparse._ActionsContainer) -> None:
     """Add the flags that say which noise is measured."""
-    parser.add_argument(
-        '--noise',
-        nargs='+',
-        type=noise,
-        default=(),
-        metavar='NAME:SEVERITY',
-        help='degradations to become robust to, as gaussian_noise:3 jpeg_compression:3, '
+    add_noise_argument(
+        parser,
+        'degradations to become robust to, as gaussian_noise:3 jpeg_compression:3, '
         'benchmark:3 for all 15 of Michaelis et al., or the config of a transform as JSON',
     )
     parser.add_argument(
@@ -96,6 +92,13 @@ def add_noise_arguments(parser: argparse._ActionsContainer) -> None:
         type=share,
         metavar='SHARE',
         help='share of clean images in what is matched, from 0 to below 1 (default: 0.5)',
+    )
+
+
+def add_noise_argument(parser: argparse._ActionsContainer, words: str) -> None:
+    """Add the flag that names noises; ``words`` are its help."""
+    parser.add_argument(
+        '--noise', nargs='+', type=noise, default=(), metavar='NAME:SEVERITY', help=words
     )
 
 

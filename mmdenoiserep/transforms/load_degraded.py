@@ -32,12 +32,14 @@ class LoadDegraded:
         """Load the partner of ``results['img_path']``."""
         image = results['img']
         path = self.partner(results['img_path'])
-        degraded = mmcv.imread(path, 'unchanged')
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        of_8_bits = {1: 'grayscale', 3: 'color'}.get(channels, 'unchanged')
+        flag = of_8_bits if image.dtype == np.uint8 else 'unchanged'
+        degraded = mmcv.imread(path, flag)
         if degraded is None:
             raise ValueError(f'{path} cannot be read as an image')
-        channels = 1 if image.ndim == 2 else image.shape[2]
-        if channels in (1, 3) and (image.dtype == np.uint8 or degraded.dtype == np.uint8):
-            degraded = mmcv.imread(path, 'grayscale' if channels == 1 else 'color')
+        if flag != of_8_bits and degraded.dtype == np.uint8:
+            degraded = mmcv.imread(path, of_8_bits)
         alike = image.dtype == degraded.dtype or image.dtype.kind == 'f'
         if not alike or channels != (1 if degraded.ndim == 2 else degraded.shape[2]):
             raise ValueError(
